@@ -1,0 +1,102 @@
+"""The mathematics: linear, softmax, its Jacobian, cross-entropy, and the derivative of each.
+
+Every function stands beside its derivative. B is the batch, D the inputs, C the classes; all
+arrays keep their dtype, float32 or float64. The functions take any memory layout; they run
+fastest on class-first arrays (Fortran order), where every operation is one pass along the batch.
+"""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def linear(x: Array, W: Array, b: Array) -> Array:
+    """Return the logits x W + b.
+
+    x (B, D), W (D, C), b (C,) → logits (B, C), laid out class-first.
+    """
+    logits: Array = np.add(x @ W, b, order="F")
+    return logits
+
+
+def linear_backward(dlogits: Array, x: Array) -> tuple[Array, Array]:
+    """Return ∂L/∂W = xᵀ ∂L/∂z and ∂L/∂b = Σ_batch ∂L/∂z.
+
+    dlogits (B, C), x (B, D) → dW (D, C), db (C,).
+    """
+    dW = (dlogits.T @ x).T  # xᵀ dlogits, in the order that BLAS does faster for few classes
+    return dW, dlogits.sum(axis=0)
+
+
+def softmax(logits: Array) -> Array:
+    """Return the probabilities p_i = exp(z_i) / Σ_j exp(z_j).
+
+    logits (..., C) → probs (..., C), for every finite logit and without a warning. Subtracting
+    each row's own maximum changes nothing in p and keeps exp from overflowing. No probability
+    falls below a small normal number, so that in the backward pass −1/p_y and p_y cancel exactly
+    where p_y would have underflowed to 0.
+    """
+    with np.errstate(over="ignore"):  # two finite logits may lie further apart than floats reach
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+    exps = np.exp(np.maximum(shifted, _log_floor(shifted.dtype)))
+    probs: Array = exps / exps.sum(axis=-1, keepdims=True)
+    return probs
+
+
+@functools.cache
+def _log_floor(dtype: np.dtype[Any]) -> float:
+    """Return the log of the smallest normal number / epsilon: about −71 and −672.
+
+    That far above the smallest normal number, a product p_i p_j still has all its digits for
+    every p_j that is not negligible itself.
+    """
+    info = np.finfo(dtype)
+    return math.log(info.tiny) - math.log(info.eps)
+
+
+def softmax_jacobian(probs: Array) -> Array:
+    """Return J_ij = ∂p_i/∂z_j = p_i (δ_ij − p_j), one matrix for each sample.
+
+    probs (..., C) are the outputs of softmax, not its inputs → (..., C, C).
+    """
+    identity = np.eye(probs.shape[-1], dtype=probs.dtype)
+    jacobian: Array = probs[..., :, None] * (identity - probs[..., None, :])
+    return jacobian
+
+
+def softmax_backward(dprobs: Array, probs: Array) -> Array:
+    """Return ∂L/∂z = (∂L/∂p) J, the upstream gradient times the Jacobian of each sample.
+
+    dprobs (..., C), probs (..., C) → dlogits (..., C).
+    """
+    dlogits: Array = np.einsum("...i,...ij->...j", dprobs, softmax_jacobian(probs))
+    return dlogits
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """Return each sample's −log p_y, by log-sum-exp: exact where p_y itself would underflow.
+
+    logits (B, C), y (B,) integers in [0, C) → losses (B,), in nats. A loss beyond the largest
+    float is inf, without a warning.
+    """
+    top = logits.max(axis=1)
+    with np.errstate(over="ignore"):
+        log_sum_exp = np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        losses: Array = log_sum_exp + (top - logits[np.arange(len(y)), y])
+    return losses
+
+
+def cross_entropy_backward(probs: Array, y: Array) -> Array:
+    """Return ∂L/∂p of the batch's mean cross-entropy: −1/(B p_y) at the label, 0 elsewhere.
+
+    probs (B, C), y (B,) integers in [0, C) → dprobs (B, C).
+    """
+    batch, classes = probs.shape
+    one_hot = y[:, None] == np.arange(classes)  # (B, C)
+    dprobs: Array = one_hot / (-batch * probs)
+    return dprobs
