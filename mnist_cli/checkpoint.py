@@ -1,0 +1,124 @@
+"""Checkpoints: the training state between two epochs, in a file to go on from."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from mnist_cli import npz
+from mnist_cli.config import FIELDS, Config
+from mnist_cli.errors import ConfigError, ModelFileError
+from mnist_cli.functional import Array
+from mnist_cli.model_file import (
+    METADATA_LIMIT,
+    WEIGHT_BYTES,
+    pack,
+    unpack,
+    unpack_config,
+    weights,
+)
+from mnist_cli.network import Params
+from mnist_cli.training import Epoch, State
+
+FORMAT = 1
+PARTS = {"": "params", "_velocity": "velocity", "_best": "best"}
+COLUMNS = [field.name for field in dataclasses.fields(Epoch) if field.name != "epoch"]
+VALIDATION = ("validation_loss", "validation_accuracy")
+LONGEST = 1e9  # seconds in one epoch
+HISTORY_BYTES = 100_000 * len(COLUMNS) * 8 + 4096
+
+
+def fingerprint(images: Array, labels: Array) -> str:
+    """Return the SHA-256 of a data set's content, in hexadecimal."""
+    digest = hashlib.sha256(np.ascontiguousarray(labels).data)
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+def save(path: Path, state: State, config: Config, data: str) -> None:
+    """Publish `state` at `path`, bound to `config` and to the `data` with that fingerprint.
+
+    Raises:
+        MnistError: the file cannot be written.
+
+    """
+    arrays: dict[str, Array] = {}
+    for suffix, part in PARTS.items():
+        params: Params = getattr(state, part)
+        arrays |= {f"W{suffix}": params.W, f"b{suffix}": params.b}
+    metadata = {"format": FORMAT, "config": dataclasses.asdict(config), "data": data}
+    rows = [[getattr(epoch, name) for name in _columns(config)] for epoch in state.history]
+    arrays |= {"metadata": pack(metadata)}
+    if rows:
+        arrays |= {"history": np.array(rows, np.float64)}
+    npz.write(path, arrays)
+
+
+def load(path: Path, config: Config, data: str) -> State:
+    """Return the state at `path`, if it belongs to this `config` and this `data`.
+
+    Raises:
+        ModelFileError: the file is damaged, or of another run; it names what differs.
+
+    """
+    limits = {"metadata": 4 * METADATA_LIMIT + 4096, "history": HISTORY_BYTES}
+    for suffix in PARTS:
+        limits |= {f"W{suffix}": WEIGHT_BYTES, f"b{suffix}": 4096}
+    arrays = npz.read(path, limits, size_limit=8 << 20)
+    try:
+        if "metadata" not in arrays:
+            raise ModelFileError("it is no checkpoint")
+        metadata = unpack(arrays["metadata"], FORMAT)
+        if set(metadata) != {"format", "config", "data"}:
+            raise ModelFileError("it is no checkpoint")
+        _check_same(unpack_config(metadata["config"]), config)
+        if metadata["data"] != data:
+            raise ModelFileError("it was made with other training images: the data set changed")
+        parts = {
+            part: Params(weights(arrays, "W", suffix), weights(arrays, "b", suffix))
+            for suffix, part in PARTS.items()
+        }
+        return State(**parts, history=_history(arrays.get("history"), config))
+    except (ModelFileError, ConfigError) as error:
+        raise ModelFileError(
+            f"cannot resume from {path}: {error}; without --resume the run starts anew"
+        ) from error
+
+
+def _columns(config: Config) -> list[str]:
+    return [name for name in COLUMNS if config.validation_size or name not in VALIDATION]
+
+
+def _check_same(old: Config, new: Config) -> None:
+    for name in FIELDS:
+        before, now = getattr(old, name), getattr(new, name)
+        if name == "epochs" and now >= before and new.schedule == "constant":
+            continue
+        if before != now:
+            why = ""
+            if name == "epochs" and new.schedule == "cosine":
+                why = "; with the cosine schedule every learning rate depends on it"
+            raise ModelFileError(f"it was made with {name} {before}, not {now}{why}")
+
+
+def _history(rows: Array | None, config: Config) -> tuple[Epoch, ...]:
+    if rows is None:
+        return ()
+    names = _columns(config)
+    if rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != len(names):
+        raise ModelFileError("its history does not have the right columns")
+    columns = dict(zip(names, rows.T, strict=True))
+    shares = [column for name, column in columns.items() if name.endswith("accuracy")]
+    if (
+        len(rows) > config.epochs
+        or not (np.isfinite(rows) & (rows >= 0)).all()
+        or not all((column <= 1).all() for column in shares)
+        or not ((columns["seconds"] > 0) & (columns["seconds"] < LONGEST)).all()
+    ):
+        raise ModelFileError("its history cannot be true")
+    missing = dict.fromkeys(VALIDATION)
+    return tuple(
+        Epoch(epoch=number, **missing | dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+        for number, row in enumerate(rows.tolist(), start=1)
+    )
