@@ -22,10 +22,16 @@ def loss_and_accuracy(
     """Return the mean cross-entropy and the share of correct answers for the images `indices`."""
     losses, correct = 0.0, 0
     for x, y in minibatches(images, labels, indices, BLOCK):
-        logits = forward(params, x)
-        losses += float(functional.cross_entropy(logits, y).sum(dtype=np.float64))
-        correct += int((logits.argmax(axis=1) == y).sum())
+        loss, hits = loss_and_hits(forward(params, x), y)
+        losses += loss
+        correct += hits
     return losses / len(indices), correct / len(indices)
+
+
+def loss_and_hits(logits: Array, y: Array) -> tuple[float, int]:
+    """Return the sum of the cross-entropies, and the number of correct answers."""
+    loss = functional.cross_entropy(logits, y).sum(dtype=np.float64)
+    return float(loss), int((logits.argmax(axis=1) == y).sum())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

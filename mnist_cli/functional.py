@@ -65,7 +65,8 @@ def softmax_jacobian(probs: Array) -> Array:
     probs (..., C) are the outputs of softmax, not its inputs → (..., C, C).
     """
     identity = np.eye(probs.shape[-1], dtype=probs.dtype)
-    jacobian: Array = probs[..., :, None] * (identity - probs[..., None, :])
+    jacobian: Array = identity - probs[..., None, :]
+    jacobian *= probs[..., :, None]
     return jacobian
 
 
