@@ -26,7 +26,7 @@ def sgd_step(
 ) -> None:
     """Take one step in place: v ← momentum · v + gradient + weight_decay · W, θ ← θ − rate · v.
 
-    The weights decay, the biases do not. `params` and `velocity` are changed in place.
+    The weights decay, the biases do not. All three records of arrays are changed.
     """
     if weight_decay:
         gradients.W.__iadd__(weight_decay * params.W)

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_cli import evaluation, functional, network
+from mnist_cli.functional import Array
+from mnist_cli.network import Params
+
+
+def oracle(params: Params, x: Array, y: Array) -> Params:
+    """Return the gradients by the shortcut probs − onehot, in float64."""
+    z = x.astype(float) @ params.W.astype(float) + params.b
+    exps = np.exp(z - z.max(axis=1, keepdims=True))
+    dlogits = (exps / exps.sum(axis=1, keepdims=True) - np.eye(network.CLASSES)[y]) / len(y)
+    return Params(x.T @ dlogits, dlogits.sum(axis=0))
+
+
+def make_batch(batch: int, scale: float = 0.3, seed: int = 0) -> tuple[Params, Array, Array]:
+    rng = np.random.default_rng(seed)
+    W = rng.normal(0, scale, (network.INPUTS, network.CLASSES)).astype(np.float32)
+    b = rng.normal(0, scale, network.CLASSES).astype(np.float32)
+    x = rng.integers(0, 256, (batch, network.INPUTS)).astype(np.float32) / 255
+    return Params(W, b), x, rng.integers(0, network.CLASSES, batch, dtype=np.uint8)
+
+
+def test_initial_parameters_make_all_classes_equally_likely_and_are_learnt_from() -> None:
+    params = network.initialise()
+    _, x, y = make_batch(20)
+    assert (params.W.shape, params.b.shape) == ((784, 10), (10,))
+    assert np.float32 == params.W.dtype == params.b.dtype
+    logits, gradients = network.logits_and_gradients(params, x, y)
+    assert not logits.any()
+    assert gradients.W.all()
+    assert network.initialise().W is not params.W
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 64), st.floats(0.001, 3), st.integers(0, 2**32 - 1))
+def test_the_gradients_are_those_of_the_oracle(batch: int, scale: float, seed: int) -> None:
+    params, x, y = make_batch(batch, scale, seed)
+    _, gradients = network.logits_and_gradients(params, x, y)
+    expected = oracle(params, x, y)
+    # The logits themselves carry a rounding error of their size (scale · √784) times epsilon.
+    atol = 1e-6 * max(1, 28 * scale)
+    for actual, right in zip(gradients, expected, strict=True):
+        assert np.float32 == actual.dtype
+        np.testing.assert_allclose(actual, right, rtol=0, atol=atol)
+
+
+def test_the_losses_are_added_up_and_the_right_answers_are_counted() -> None:
+    params, x, y = make_batch(50)
+    logits, _ = network.logits_and_gradients(params, x, y)
+    np.testing.assert_allclose(logits, x @ params.W + params.b, rtol=1e-5, atol=1e-5)
+    loss, correct = evaluation.loss_and_hits(logits, y)
+    logits = logits.astype(float)
+    expected = (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(50), y]).sum()
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert correct == sum(row.argmax() == label for row, label in zip(logits, y, strict=True))
+
+
+def test_the_gradients_go_through_the_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, x, y = make_batch(8)
+    right = network.logits_and_gradients(params, x, y)[1]
+    jacobian = functional.softmax_jacobian
+    monkeypatch.setattr(functional, "softmax_jacobian", lambda probs: 2 * jacobian(probs))
+    doubled = network.logits_and_gradients(params, x, y)[1]
+    np.testing.assert_allclose(doubled.W, 2 * right.W, rtol=1e-6)
+    np.testing.assert_allclose(doubled.b, 2 * right.b, rtol=1e-6)
+
+
+def test_a_sample_whose_probability_underflows_is_still_learnt() -> None:
+    """The label lies 10,000 below another class; one step of plain SGD goes the full way."""
+    params, x, _ = make_batch(1)
+    params.W[:] = 0
+    params.b[:] = 0
+    params.b[3] = 1e4
+    y = np.array([7])
+    logits, gradients = network.logits_and_gradients(params, x, y)
+    expected = np.zeros(network.CLASSES)
+    expected[3], expected[7] = 1, -1
+    assert evaluation.loss_and_hits(logits, y) == (1e4, 0)
+    np.testing.assert_allclose(gradients.b, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradients.W, np.outer(x[0], expected), rtol=0, atol=1e-6)
+
+
+def test_the_arguments_are_left_as_they_are() -> None:
+    params, x, y = make_batch(4)
+    before = [array.copy() for array in (*params, x, y)]
+    network.logits_and_gradients(params, x, y)
+    for array, copy in zip((*params, x, y), before, strict=True):
+        np.testing.assert_array_equal(copy, array)
