@@ -5,7 +5,7 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mnist_cli.errors import ConfigError
 
@@ -49,13 +49,16 @@ class Config:
         128, "Images in a minibatch.", "from 1 to 2147483647", lambda v: 1 <= v < 2**31
     )
     learning_rate: float = _field(
-        0.2, "Step size of SGD, at its highest.", "above 0 and finite", lambda v: 0 < v < 1e300
+        0.2,
+        "Step size of SGD, at its highest.",
+        "above 0 and below 1e300",
+        lambda v: 0 < v < 1e300,
     )
     momentum: float = _field(
         0.9, "Share of the last step that goes on.", "from 0 to below 1", lambda v: 0 <= v < 1
     )
     weight_decay: float = _field(
-        0.0, "L2 penalty on W.", "0 or above, and finite", lambda v: 0 <= v < 1e300
+        1e-4, "L2 penalty on W.", "from 0 to below 1e300", lambda v: 0 <= v < 1e300
     )
     schedule: str = _choice("cosine", "Course of the learning rate.", SCHEDULES)
     validation_size: int = _field(
@@ -90,7 +93,7 @@ def check(name: str, value: object) -> None:
     kind, rule = FIELDS[name].type, FIELDS[name].metadata["rule"]
     fits = isinstance(value, (int, float) if kind is float else kind)  # type: ignore[arg-type]
     if isinstance(value, bool) or not fits:
-        noun = {int: "an integer", float: "a number", str: "a string"}[kind]  # type: ignore[index]
+        noun = {int: "an integer", float: "a number", str: "a string,"}[kind]  # type: ignore[index]
         raise ConfigError(f"{name} must be {noun} {rule}, not {_show(value)}")
     if not FIELDS[name].metadata["holds"](value):
         raise ConfigError(f"{name} must be {rule}, not {_show(value)}")
@@ -105,7 +108,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        values = json.loads(text, object_pairs_hook=_unique)
         if not isinstance(values, dict):
             raise ConfigError('a config is one JSON object, like {"epochs": 10}')
         for name, value in values.items():
@@ -131,10 +134,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ConfigError(f"the key {_show(twice)} is given twice")
     return values
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ConfigError(f"{constant} is not a finite number")
 
 
 def _show(value: object) -> str:
