@@ -1,0 +1,122 @@
+"""The report of an evaluation that people read on a terminal."""
+
+from bisect import bisect
+from collections.abc import Iterator
+
+import numpy as np
+
+from mnist_cli.evaluation import BINS, Evaluation
+from mnist_cli.network import CLASSES
+
+# Where a deeper shade begins, as a share of the images of the true label.
+RIGHT_STEPS = (0.5, 0.8, 0.9, 0.95)
+WRONG_STEPS = (0.01, 0.02, 0.05, 0.1)
+# From the fixed 256 colours: blue and orange, which the colour-blind tell apart, of a middle
+# lightness, so that a deeper shade is a stronger one on dark and on light terminals alike.
+RIGHT_SHADES = (None, 109, 110, 74, 39)
+WRONG_SHADES = (None, 180, 179, 214, 208)
+BLACK = 16
+
+
+def report(
+    model_name: str,
+    dataset: str,
+    split: str,
+    evaluation: Evaluation,
+    label_names: tuple[str, ...],
+    color: bool,
+) -> str:
+    """Return the report: plain ASCII for plain names, at most 80 columns below its first line.
+
+    label_names are the ten names of the labels, or none. With `color` the confusion matrix is
+    shaded by ANSI escape sequences.
+    """
+    names = [f"{label} {name}" for label, name in enumerate(label_names)]
+    names = names or [str(label) for label in range(CLASSES)]
+    lines = [
+        f"{model_name} on {dataset}, {split} split",
+        "",
+        *_figures(evaluation),
+        "",
+        "Confusion matrix: rows true, columns predicted",
+        *_matrix(evaluation, names, color),
+        "",
+        *_classes(evaluation, names),
+        "",
+        *_confusions(evaluation, names),
+    ]
+    return "\n".join(lines)
+
+
+def warnings(evaluation: Evaluation) -> list[str]:
+    """Return a line for each figure that some labels have no definition for, as scikit-learn."""
+    predicted = evaluation.confusion_matrix.sum(axis=0)
+    true = evaluation.confusion_matrix.sum(axis=1)
+    undefined = {
+        "precision is 0 by convention for labels never predicted": predicted,
+        "recall is 0 by convention for labels without images": true,
+        "F1 is 0 by convention for labels neither there nor predicted": predicted + true,
+    }
+    return [
+        f"{text}: {', '.join(map(str, np.flatnonzero(counts == 0)))}"
+        for text, counts in undefined.items()
+        if not counts.all()
+    ]
+
+
+def _figures(evaluation: Evaluation) -> Iterator[str]:
+    low, high = evaluation.interval
+    share = f"{evaluation.correct:,} of {evaluation.examples:,}"
+    yield f"Accuracy                    {evaluation.accuracy:.2%}  ({share})"
+    yield f"  95% interval (Wilson)     {low:.2%} to {high:.2%}"
+    yield f"Loss (cross-entropy)        {evaluation.loss:.4f}"
+    yield f"Brier score                 {evaluation.brier_score:.4f}"
+    error = evaluation.expected_calibration_error
+    yield f"Expected calibration error  {error:.4f}  ({BINS} bins)"
+
+
+def _matrix(evaluation: Evaluation, names: list[str], color: bool) -> Iterator[str]:
+    matrix = evaluation.confusion_matrix
+    margin = max(map(len, names)) + 1
+    width = max(4, len(str(matrix.max())) + 1)
+    yield " " * margin + "".join(f"{label:{width}}" for label in range(CLASSES))
+    for true, row in enumerate(matrix):
+        cells = [f"{count or '.':>{width}}" for count in row.tolist()]
+        if color:
+            shares = row / max(row.sum(), 1)
+            cells = [
+                _shade(cell, share, right=true == predicted)
+                for predicted, (cell, share) in enumerate(zip(cells, shares, strict=True))
+            ]
+        yield f"{names[true]:{margin}}{''.join(cells)}"
+
+
+def _shade(cell: str, share: float, *, right: bool) -> str:
+    steps, shades = (RIGHT_STEPS, RIGHT_SHADES) if right else (WRONG_STEPS, WRONG_SHADES)
+    shade = shades[bisect(steps, share)]
+    return f"\x1b[38;5;{BLACK};48;5;{shade}m{cell}\x1b[0m" if shade else cell
+
+
+def _classes(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
+    margin = max(len("Macro average"), *map(len, names))
+    yield f"{'Label':{margin}}  Precision  Recall      F1  Support"
+    for name, row in zip(names, evaluation.per_class, strict=True):
+        figures = "{precision:11.4f}{recall:8.4f}{f1:8.4f}{support:9,}".format(**row)
+        yield f"{name:{margin}}{figures}"
+    figures = "{precision:11.4f}{recall:8.4f}{f1:8.4f}".format(**evaluation.macro_average)
+    yield f"{'Macro average':{margin}}{figures}{evaluation.examples:9,}"
+
+
+def _confusions(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
+    """Tell the five most frequent confusions, of equals the one with the lower labels first."""
+    matrix = evaluation.confusion_matrix
+    wrong = np.where(np.eye(CLASSES, dtype=bool), 0, matrix).ravel()
+    frequent = [index for index in np.argsort(-wrong, kind="stable")[:5] if wrong[index]]
+    yield "Most frequent confusions" if frequent else "No confusions: every answer is right"
+    for index in frequent:
+        true, predicted = divmod(index, CLASSES)
+        share = wrong[index] / matrix[true].sum()
+        yield (
+            f"{wrong[index]:7,}  {names[true]} taken for {names[predicted]} "
+            f"({share:.1%} of label {true})"
+        )
