@@ -1,0 +1,520 @@
+"""The commands: each parses, calls and renders. The only importer of click and tqdm.
+
+Whatever is slow to import is imported in the command that needs it, so that `--help` is quick.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from mnist_cli import __version__, config
+from mnist_cli.config import Config
+from mnist_cli.errors import MissingDataError, MnistError
+
+if TYPE_CHECKING:
+    from mnist_cli.datasets import Event, Split
+    from mnist_cli.training import Epoch, State
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# What tells the BLAS libraries how many threads to use. Products as small as these are fastest
+# on one; see docs/performance.md.
+THREADS = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came; `note` tells what is left."""
+
+    def __init__(self, exit_code: int, note: str = "") -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+        self.note = note
+
+
+class Program(click.Group):
+    """The one place where what was raised becomes one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; give an interruption its exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            _say("Interrupted" + getattr(error, "note", ""), err=True)
+            raise click.exceptions.Exit(getattr(error, "exit_code", 130)) from error
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the program and exit."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except MnistError as error:
+            code = _fail(str(error), error.exit_code)
+        except click.ClickException as error:
+            ctx = getattr(error, "ctx", None)
+            hint = f" Try '{ctx.command_path} --help'." if ctx else ""
+            code = _fail(error.format_message() + hint, error.exit_code)
+        except MemoryError:
+            code = _fail("there is not enough memory for this", 1)
+        except OSError as error:
+            _silence(sys.stdout)
+            code = _fail(f"cannot write the output: {error.strerror}", 1)
+        sys.exit(code)
+
+
+class Output:
+    """Where a command's words go: results to stdout, the rest to stderr."""
+
+    def __init__(self, *, quiet: bool, json: bool) -> None:
+        self.quiet = quiet
+        self.json = json
+        self.cut_off = False
+
+    def result(self, text: str) -> None:
+        """Print a part of the result that people read."""
+        if not self.json and not self.cut_off:
+            self.cut_off = not _say(text)
+
+    def document(self, value: object) -> None:
+        """Print the result that programs read."""
+        if self.json:
+            self.cut_off = not _say(json.dumps(value, allow_nan=False, indent=2))
+
+    def note(self, text: str) -> None:
+        """Tell what goes on."""
+        if not self.quiet:
+            _say(text, err=True)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where the reader of stdout went away before the end."""
+        return int(self.cut_off)
+
+    def bar(self, **options: Any) -> Any:
+        """Return a progress bar that is drawn on a terminal only."""
+        from tqdm import tqdm
+
+        return tqdm(disable=True if self.quiet else None, leave=False, **options)
+
+
+def _say(text: str, *, err: bool = False) -> bool:
+    """Print a line; return False where the reader is gone, who then is not written to again."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        _silence(sys.stderr if err else sys.stdout)
+        return False
+    return True
+
+
+def _silence(stream: Any) -> None:
+    """Let all that is still written to `stream` go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _fail(message: str, exit_code: int) -> int:
+    _say("Error: " + " ".join(message.split()), err=True)
+    return exit_code
+
+
+def _hyperparameters(command: Command) -> Command:
+    """Give a command one option for each hyperparameter, checked as a config file is."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            config.check(param.name or "", value)
+        except MnistError as error:
+            raise click.BadParameter(str(error)) from error
+        return value
+
+    for field in reversed(config.FIELDS.values()):
+        choices = field.metadata.get("choices")
+        command = click.option(
+            "--" + field.name.replace("_", "-"),
+            type=click.Choice(choices) if choices else field.type,
+            default=field.default,
+            show_default=True,
+            callback=check,
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Put a config file's values where Click looks for them after flags and environment."""
+    if path is not None:
+        ctx.default_map = {**(ctx.default_map or {}), **config.load(path)}
+
+
+def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise click.BadParameter(f"{value} is not a share from 0 to 1.")
+    return value
+
+
+def _data_dir(command_name: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIRECTORY",
+        default="data",
+        show_default=True,
+        envvar=[f"MNIST_CLI_{command_name}_DATA_DIR", "MNIST_CLI_DATA_DIR"],
+        help="Directory that holds a directory for each data set.",
+    )
+
+
+def _path(*names: str, help: str, **extra: Any) -> Callable[[Command], Command]:  # noqa: A002
+    path = click.Path(path_type=Path)
+    return click.option(*names, type=path, metavar="FILE", help=help, **extra)
+
+
+_mirror = click.option(
+    "--mirror",
+    multiple=True,
+    metavar="URL",
+    help="URL or directory to fetch from instead. Repeatable.",
+)
+
+
+def _output_options(command: Command) -> Command:
+    """Give a command -q and --json."""
+    for option in (
+        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+        click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(
+    cls=Program,
+    context_settings={
+        "auto_envvar_prefix": "MNIST_CLI",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="mnist-cli")
+def cli() -> None:
+    """Train, evaluate and apply a linear softmax on MNIST.
+
+    Every option can also come from the environment, as MNIST_CLI_<COMMAND>_<OPTION>.
+    """
+
+
+@cli.command()
+@click.option(
+    "--dataset",
+    type=click.Choice(config.DATASETS),
+    default="mnist",
+    show_default=True,
+    help="Data set to fetch.",
+)
+@_data_dir("DOWNLOAD")
+@_mirror
+@click.option("--force", is_flag=True, help="Fetch again what is there already.")
+@_output_options
+def download(
+    dataset: str, data_dir: Path, mirror: tuple[str, ...], force: bool, quiet: bool, json: bool
+) -> int:
+    """Fetch and verify the four files of a data set."""
+    from mnist_cli import datasets
+
+    out = Output(quiet=quiet, json=json)
+    files = []
+    for done in _render(datasets.download(dataset, data_dir, mirror, force=force), out):
+        files.append(dataclasses.asdict(done))
+        out.result(f"{done.name}  {done.bytes} bytes  {done.status}")
+    directory = str(data_dir / dataset)
+    out.document({"dataset": dataset, "directory": directory, "files": files})
+    return out.exit_code
+
+
+def _render(events: "Iterable[Event]", out: Output) -> Iterator[Any]:
+    """Draw a bar for each file, pass on the notices, and yield what is done."""
+    from mnist_cli.datasets import Done, Notice, Progress
+
+    bar: Any = None
+    for event in events:
+        if isinstance(event, Progress):
+            if bar is None:
+                bar = out.bar(desc=event.name, total=event.total, unit="B", unit_scale=True)
+            bar.update(event.received - bar.n)
+            continue
+        if bar is not None:
+            bar.close()
+            bar = None
+        if isinstance(event, Notice):
+            out.note(event.message)
+        elif isinstance(event, Done):
+            yield event
+
+
+@cli.command()
+@_path(
+    "--config",
+    help="JSON file with hyperparameters.",
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+)
+@_hyperparameters
+@_data_dir("TRAIN")
+@_mirror
+@click.option("--offline", is_flag=True, help="Never download.")
+@_path("-o", "--output", help="Model file to write.", default="model.npz", show_default=True)
+@_path("--metrics-file", help="JSON Lines file, one object an epoch.")
+@_path("--plot", help="Picture of the run to draw: .png, .svg or .pdf.")
+@_path("--checkpoint", help="File to keep the state in after every epoch.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+@_output_options
+def train(
+    data_dir: Path,
+    mirror: tuple[str, ...],
+    offline: bool,
+    output: Path,
+    metrics_file: Path | None,
+    plot: Path | None,
+    checkpoint: Path | None,
+    resume: bool,
+    quiet: bool,
+    json: bool,
+    **hyperparameters: Any,
+) -> int:
+    """Train a model and write it to a file."""
+    out = Output(quiet=quiet, json=json)
+    settings = Config(**hyperparameters)
+    if resume and not checkpoint:
+        raise click.UsageError("--resume needs --checkpoint FILE.", click.get_current_context())
+    from mnist_cli import files, normalize
+    from mnist_cli.model_file import Model, save
+    from mnist_cli.run import run
+
+    for path in filter(None, (output, metrics_file, plot, checkpoint)):
+        files.check_writable(path)
+    if plot:
+        from mnist_cli import plots
+
+        plots.check(plot)
+    split = _training_split(settings, data_dir, mirror, offline, out)
+    images = split.images
+    if settings.normalize != "none":
+        images = normalize.cached(images, settings.normalize, data_dir / settings.dataset)
+    states = run(
+        images,
+        split.labels,
+        settings,
+        checkpoint_file=checkpoint,
+        resume=resume,
+        metrics_file=metrics_file,
+    )
+    state = _show_epochs(states, settings.epochs, checkpoint, out)
+    params, kept = state.final(settings)
+    figures = {name: getattr(kept, name) for name in _FIGURES}
+    metrics = {"epoch": kept.epoch} | figures
+    save(output, Model(params, settings.dataset, settings.normalize, settings, metrics))
+    if plot:
+        plots.training(plot, state.history)
+    seconds = math.fsum(epoch.seconds for epoch in state.history)
+    images_seen = len(state.history) * (len(images) - settings.validation_size)
+    out.document(
+        {"model": str(output), "dataset": settings.dataset, "epochs": len(state.history)}
+        | figures
+        | {"seconds": seconds, "images_per_second": images_seen / seconds}
+        | {"config": dataclasses.asdict(settings)}
+    )
+    out.result(f"{output} holds the parameters of epoch {kept.epoch}.")
+    return out.exit_code
+
+
+_FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+def _training_split(
+    settings: Config, data_dir: Path, mirror: tuple[str, ...], offline: bool, out: Output
+) -> "Split":
+    """Load the training images, after downloading them if need be."""
+    from mnist_cli import datasets
+
+    try:
+        return datasets.load(settings.dataset, "train", data_dir)
+    except MissingDataError:
+        if offline:
+            raise
+    for done in _render(datasets.download(settings.dataset, data_dir, mirror), out):
+        out.note(f"{done.name}: {done.status}")
+    return datasets.load(settings.dataset, "train", data_dir)
+
+
+def _show_epochs(
+    states: "Iterator[State]", epochs: int, checkpoint: Path | None, out: Output
+) -> "State":
+    """Print a line an epoch, below it a bar, and return the last state."""
+    state = next(states)
+    if state.history:
+        out.note(f"Going on after epoch {len(state.history)}.")
+    bar = out.bar(total=epochs, initial=len(state.history), unit="epoch")
+    try:
+        for state in states:
+            bar.clear()
+            out.result(_epoch_line(state.history[-1], epochs))
+            bar.update()
+    except Interrupted as error:
+        note = f" after epoch {len(state.history)}"
+        if checkpoint:
+            note += f"; to go on, run the same command with --resume (state in {checkpoint})"
+        raise Interrupted(error.exit_code, note) from error
+    finally:
+        bar.close()
+    return state
+
+
+def _epoch_line(epoch: "Epoch", epochs: int) -> str:
+    line = (
+        f"epoch {epoch.epoch:{len(str(epochs))}}/{epochs}  "
+        f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}"
+    )
+    if epoch.validation_loss is not None:
+        line += f"  validation loss {epoch.validation_loss:.4f}"
+        line += f" accuracy {epoch.validation_accuracy:.2%}"
+    return line + f"  {epoch.seconds:.2f} s"
+
+
+_model = click.argument("model", type=click.Path(path_type=Path))
+
+
+@cli.command()
+@_model
+@click.option(
+    "--dataset", type=click.Choice(config.DATASETS), help="Data set, if not the model's own."
+)
+@_data_dir("EVALUATE")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Images to judge by.",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(config.NORMALIZATIONS),
+    help="Input normalisation, if not the model's own.",
+)
+@click.option(
+    "--min-accuracy",
+    type=float,
+    callback=_share,
+    help="Exit with 3 if the accuracy is lower, from 0 to 1.",
+)
+@_path("--plot", help="Picture of the evaluation to draw: .png, .svg or .pdf.")
+@_output_options
+def evaluate(
+    model: Path,
+    dataset: str | None,
+    data_dir: Path,
+    split: str,
+    normalize: str | None,
+    min_accuracy: float | None,
+    plot: Path | None,
+    quiet: bool,
+    json: bool,
+) -> int:
+    """Judge a model by the test images."""
+    out = Output(quiet=quiet, json=json)
+    from mnist_cli import datasets, evaluation, files, model_file, report
+    from mnist_cli import normalize as normalization
+
+    if plot:
+        from mnist_cli import plots
+
+        plots.check(plot)
+        files.check_writable(plot)
+    loaded = model_file.load(model)
+    for name, wanted in (("dataset", dataset), ("normalize", normalize)):
+        own = getattr(loaded, name)
+        if wanted not in (None, own):
+            out.note(f"Warning: the model was trained with {name} {own}, not {wanted}.")
+    dataset, normalize = dataset or loaded.dataset, normalize or loaded.normalize
+    data = datasets.load(dataset, split, data_dir)
+    images = normalization.normalize(data.images, normalize)
+    figures = evaluation.evaluate(loaded.params, images, data.labels)
+    names = datasets.DATASETS[dataset].label_names
+    for warning in report.warnings(figures):
+        out.note(f"Warning: {warning}")
+    out.document({"model": str(model), "dataset": dataset, "split": split} | figures.to_json())
+    out.result(report.report(str(model), dataset, split, figures, names, color=_color()))
+    if plot:
+        title = f"{model} on {dataset}, {split} split"
+        plots.evaluation(plot, figures, data.images, loaded.params, names, title)
+    if min_accuracy is not None and figures.accuracy < min_accuracy:
+        out.note(f"The accuracy {figures.accuracy:.4f} is below {min_accuracy}.")
+        return 3
+    return out.exit_code
+
+
+def _color() -> bool:
+    """Tell whether stdout is a terminal that wants colours (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+@cli.command()
+@_model
+@click.argument(
+    "images", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)
+)
+@click.option("--show", is_flag=True, help="Draw the 28×28 picture that the network saw.")
+@_output_options
+def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json: bool) -> int:
+    """Tell which digit each picture shows; - reads a picture from standard input."""
+    out = Output(quiet=quiet, json=json)
+    from mnist_cli import datasets, model_file, network
+    from mnist_cli import images as pictures
+    from mnist_cli.normalize import normalize
+
+    loaded = model_file.load(model)
+    names = datasets.DATASETS[loaded.dataset].label_names
+    answers = []
+    for path in images:
+        try:
+            prepared = pictures.prepare(sys.stdin.buffer if str(path) == "-" else path, str(path))
+        except MnistError as error:
+            _fail(str(error), error.exit_code)
+            continue
+        [seen] = normalize(prepared[None], loaded.normalize)
+        probs = network.predict(loaded.params, seen[None])[0].tolist()
+        label = probs.index(max(probs))
+        answer = {"image": str(path), "label": label, "probability": probs[label]}
+        answer |= {"probabilities": probs}
+        answer |= {"label_name": names[label]} if names else {}
+        answers.append(answer)
+        out.result(f"{path}: {answer.get('label_name', label)} ({probs[label]:.1%})")
+        if show:
+            out.result(pictures.render(seen, color=_color()))
+    out.document(answers)
+    return int(len(answers) < len(images)) or out.exit_code
+
+
+def main() -> None:
+    """Run the program: what the commands `mnist-cli` and `python -m mnist_cli` start."""
+    if not any(name in os.environ for name in THREADS):
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    cli()
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+    raise Interrupted(128 + number)

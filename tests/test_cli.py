@@ -1,0 +1,516 @@
+"""The commands as their users see them: streams, exit codes, precedence, errors."""
+
+import dataclasses
+import fcntl
+import functools
+import http.server
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from mnist_cli import __version__, config, datasets, model_file
+from mnist_cli.cli import THREADS, cli
+from mnist_cli.config import Config
+from tests.conftest import Run
+
+Invoke = Callable[..., Result]
+QUICK = ("--offline", "--epochs", 2, "--validation-size", 100)
+
+
+@pytest.fixture
+def model(invoke: Invoke, data_dir: Path, tmp_path: Path) -> Path:
+    """Train a model on the small data set."""
+    assert invoke("train", *QUICK, "-q").exit_code == 0
+    return tmp_path / "model.npz"
+
+
+def one_error(result: Result | subprocess.CompletedProcess[str]) -> str:
+    """Check that stderr is one line of error, and return it."""
+    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr), result.stderr
+    return result.stderr
+
+
+# What comes out
+
+
+def test_train_prints_a_line_an_epoch(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("train", *QUICK)
+    assert result.exit_code == 0
+    line = (
+        r"epoch \d/2  train loss \d\.\d{4} accuracy \d+\.\d\d%  "
+        r"validation loss \d\.\d{4} accuracy \d+\.\d\d%  \d+\.\d\d s\n"
+    )
+    assert re.fullmatch(rf"({line}){{2}}model\.npz holds .* epoch 2\.\n", result.stdout)
+    assert result.stderr == ""
+
+
+def test_quiet_changes_nothing_on_stdout(invoke: Invoke, data_dir: Path) -> None:
+    timeless = functools.partial(re.sub, r"\d+\.\d\d s", "")
+    assert timeless(invoke("train", *QUICK, "-q").stdout) == timeless(
+        invoke("train", *QUICK).stdout
+    )
+
+
+def test_train_json_has_the_promised_keys(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("train", *QUICK, "--json", "-o", "other.npz", "--metrics-file", "m.jsonl")
+    document = json.loads(result.stdout)
+    assert list(document) == [
+        *("model", "dataset", "epochs", "train_loss", "train_accuracy"),
+        *("validation_loss", "validation_accuracy", "seconds", "images_per_second", "config"),
+    ]
+    assert document["model"] == "other.npz"
+    assert document["epochs"] == 2
+    assert document["config"] == dataclasses.asdict(Config(epochs=2, validation_size=100))
+    lines = [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert list(lines[0]) == [
+        *("epoch", "learning_rate", "train_loss", "train_accuracy"),
+        *("validation_loss", "validation_accuracy", "seconds"),
+    ]
+    assert lines[-1]["validation_loss"] == document["validation_loss"]
+    assert document["seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
+    assert document["images_per_second"] == pytest.approx(2 * 700 / document["seconds"])
+
+
+def test_no_validation_images_give_null(invoke: Invoke, data_dir: Path) -> None:
+    options = ("--epochs", 1, "--validation-size", 0, "--metrics-file", "m.jsonl")
+    document = json.loads(invoke("train", "--json", *options).stdout)
+    line = json.loads(Path("m.jsonl").read_text())
+    for figures in (document, line):
+        assert figures["validation_loss"] is None
+        assert figures["validation_accuracy"] is None
+    assert "validation" not in invoke("train", *options).stdout
+
+
+def test_model_file_tells_how_it_was_made(model: Path) -> None:
+    with np.load(model, allow_pickle=False) as archive:
+        assert archive["W"].shape == (784, 10)
+        assert archive["W"].dtype == archive["b"].dtype == np.float32
+        metadata = json.loads(str(archive["metadata"]))
+    assert metadata["format"] == 1
+    assert metadata["dataset"] == "mnist"
+    assert metadata["normalize"] == "none"
+    assert metadata["config"]["epochs"] == 2
+    assert metadata["metrics"]["epoch"] == 2
+    assert metadata["versions"]["mnist_cli"] == __version__
+
+
+def test_evaluate_json_has_the_promised_keys(invoke: Invoke, model: Path) -> None:
+    document = json.loads(invoke("evaluate", "model.npz", "--json").stdout)
+    assert list(document) == [
+        *("model", "dataset", "split", "examples", "correct", "accuracy", "loss", "brier_score"),
+        *("expected_calibration_error", "confusion_matrix", "per_class", "macro_average"),
+    ]
+    assert document["examples"] == 200
+    assert document["correct"] == np.trace(document["confusion_matrix"])
+    assert document["accuracy"] == document["correct"] / 200
+    train = json.loads(invoke("evaluate", "model.npz", "--json", "--split", "train").stdout)
+    assert (train["split"], train["examples"]) == ("train", 800)
+
+
+def test_evaluate_prints_a_report(invoke: Invoke, model: Path) -> None:
+    accuracy = json.loads(invoke("evaluate", "model.npz", "--json").stdout)["accuracy"]
+    result = invoke("evaluate", "model.npz")
+    assert f"{accuracy:.2%}" in result.stdout.replace(" %", "%")
+    assert result.stderr == ""
+
+
+def test_evaluate_accepts_bare_arrays(invoke: Invoke, model: Path) -> None:
+    """An .npz of just W and b means mnist and no normalisation."""
+    with np.load(model, allow_pickle=False) as archive:
+        np.savez("bare.npz", W=archive["W"].astype(np.float64), b=archive["b"])
+    whole, bare = (
+        json.loads(invoke("evaluate", name, "--json").stdout) for name in (model, "bare.npz")
+    )
+    assert whole | {"model": ""} == bare | {"model": ""}
+
+
+def test_gate_passes_at_equality_and_fails_above(invoke: Invoke, model: Path) -> None:
+    accuracy = json.loads(invoke("evaluate", "model.npz", "--json").stdout)["accuracy"]
+    assert invoke("evaluate", "model.npz", "--min-accuracy", repr(accuracy)).exit_code == 0
+    failed = invoke("evaluate", "model.npz", "--min-accuracy", accuracy + 1e-9)
+    assert failed.exit_code == 3
+    assert failed.stdout == invoke("evaluate", "model.npz").stdout
+    failed = invoke("evaluate", "model.npz", "--json", "-q", "--min-accuracy", 1)
+    assert (failed.exit_code, failed.stderr) == (3, "")
+    assert json.loads(failed.stdout)["accuracy"] == accuracy
+
+
+@pytest.mark.parametrize("share", ["nan", "1.01", "-0.1"])
+def test_gate_refuses_what_is_no_share(invoke: Invoke, share: str) -> None:
+    result = invoke("evaluate", "model.npz", f"--min-accuracy={share}")
+    assert result.exit_code == 2
+    assert "--min-accuracy" in one_error(result)
+
+
+def test_evaluate_warns_where_the_model_was_made_for_something_else(
+    invoke: Invoke, model: Path, data_dir: Path
+) -> None:
+    (data_dir / "fashion-mnist").symlink_to("mnist")
+    for options, words in (
+        (("--dataset", "fashion-mnist"), "dataset mnist, not fashion-mnist"),
+        (("--normalize", "deskew"), "normalize none, not deskew"),
+    ):
+        result = invoke("evaluate", "model.npz", *options)
+        assert result.exit_code == 0
+        assert result.stderr == f"Warning: the model was trained with {words}.\n"
+
+
+def test_synthetic_needs_no_files(invoke: Invoke, tmp_path: Path) -> None:
+    """The embedded data set trains and is judged with no network and no data directory."""
+    assert invoke("train", "--dataset", "synthetic", "--offline").exit_code == 0
+    document = json.loads(invoke("evaluate", "model.npz", "--json").stdout)
+    assert document["dataset"] == "synthetic"
+    assert document["examples"] == 2000
+    assert 0.85 <= document["accuracy"] <= 0.98
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz"]
+
+
+# Where values come from
+
+
+def test_precedence(invoke: Invoke, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line comes before the environment, the config file and the defaults."""
+
+    def epochs(*options: object) -> int:
+        result = invoke("train", "--json", "--validation-size", 100, *options)
+        found: int = json.loads(result.stdout)["config"]["epochs"]
+        return found
+
+    Path("c.json").write_text('{"epochs": 2, "learning_rate": 1}')
+    assert epochs() == 10
+    assert epochs("--config", "c.json") == 2
+    monkeypatch.setenv("MNIST_CLI_TRAIN_EPOCHS", "3")
+    assert epochs("--config", "c.json") == 3
+    assert epochs("--config", "c.json", "--epochs", 1) == 1
+    monkeypatch.setenv("MNIST_CLI_TRAIN_CONFIG", "c.json")
+    monkeypatch.delenv("MNIST_CLI_TRAIN_EPOCHS")
+    assert epochs() == 2
+
+
+def test_every_option_comes_from_the_environment(
+    invoke: Invoke, model: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MNIST_CLI_EVALUATE_JSON", "1")
+    monkeypatch.setenv("MNIST_CLI_EVALUATE_MIN_ACCURACY", "1")
+    result = invoke("evaluate", "model.npz", "-q")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["examples"] == 200
+
+
+def test_data_directory_from_the_environment(
+    invoke: Invoke, model: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir.rename("elsewhere")
+    assert invoke("evaluate", "model.npz").exit_code == 1
+    monkeypatch.setenv("MNIST_CLI_DATA_DIR", "elsewhere")
+    assert invoke("evaluate", "model.npz").exit_code == 0
+    monkeypatch.setenv("MNIST_CLI_EVALUATE_DATA_DIR", "nowhere")
+    assert invoke("evaluate", "model.npz").exit_code == 1
+
+
+def test_hyperparameter_options_are_the_config_fields() -> None:
+    options = {parameter.name: parameter for parameter in cli.commands["train"].params}
+    for field in dataclasses.fields(Config):
+        assert options[field.name].default == field.default
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.json")), ids=lambda p: p.name)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    Config(**config.load(path))
+
+
+def test_default_config_is_written_out() -> None:
+    defaults = json.loads(Path("configs/mnist.json").read_text())
+    assert defaults == dataclasses.asdict(Config())
+    assert list(defaults) == list(config.FIELDS)
+
+
+def test_registry_and_config_name_the_same_data_sets() -> None:
+    assert tuple(datasets.DATASETS) == config.DATASETS
+
+
+# What goes wrong
+
+
+def test_missing_data_offline(invoke: Invoke) -> None:
+    for command in (("train", "--offline"), ("evaluate", "m.npz")):
+        np.savez("m.npz", W=np.zeros((784, 10)), b=np.zeros(10))
+        result = invoke(*command)
+        assert result.exit_code == 1
+        assert "mnist-cli download --dataset mnist --data-dir data" in one_error(result)
+        assert not Path("model.npz").exists()
+
+
+def test_data_directory_that_is_a_file(invoke: Invoke) -> None:
+    Path("data").write_text("")
+    result = invoke("train", "--offline")
+    assert result.exit_code == 1
+    assert "data is not a directory" in one_error(result)
+
+
+def test_unwritable_output_is_found_out_before_training(
+    invoke: Invoke, data_dir: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    for option in ("--output", "--metrics-file", "--checkpoint"):
+        for path in ("nowhere/x.npz", "data"):
+            result = invoke("train", *QUICK, option, path)
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert f"cannot write {path}: " in one_error(result)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_missing_model(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("evaluate", "nothing.npz")
+    assert result.exit_code == 1
+    assert "nothing.npz: No such file" in one_error(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--epochs", "0"), "epochs must be from 1 to 100000, not 0"),
+        (("--epochs", "1.5"), "'1.5' is not a valid integer"),
+        (("--learning-rate", "-1"), "learning_rate must be above 0 and below 1e300, not -1.0"),
+        (("--learning-rate", "nan"), "learning_rate must be above 0 and below 1e300, not NaN"),
+        (("--momentum", "1"), "momentum must be from 0 to below 1, not 1.0"),
+        (("--schedule", "linear"), "'linear' is not one of 'cosine', 'constant'"),
+        (("--patience", "2", "--validation-size", "0"), "patience needs validation images"),
+        (("--resume",), "--resume needs --checkpoint FILE"),
+        (("--epoch", "3"), "No such option"),
+        (("--config", "nowhere.json"), "cannot read the config nowhere.json"),
+    ],
+)
+def test_wrong_usage(invoke: Invoke, options: tuple[str, ...], words: str) -> None:
+    result = invoke("train", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in one_error(result)
+
+
+def test_wrong_command(invoke: Invoke) -> None:
+    result = invoke("trian")
+    assert result.exit_code == 2
+    assert "trian" in one_error(result)
+
+
+def test_wrong_config(invoke: Invoke) -> None:
+    Path("c.json").write_text('{"learning_rat": 0.1}')
+    result = invoke("train", "--config", "c.json")
+    assert result.exit_code == 2
+    assert one_error(result) == (
+        "Error: c.json: unknown key \"learning_rat\"; did you mean 'learning_rate'?\n"
+    )
+
+
+def test_validation_size_as_large_as_the_data(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("train", "--validation-size", 800)
+    assert result.exit_code == 1
+    assert "a validation size of 800 leaves none of the 800 images" in one_error(result)
+
+
+def test_batch_larger_than_the_data_is_one_batch(invoke: Invoke, data_dir: Path) -> None:
+    assert invoke("train", *QUICK, "--batch-size", 10**9).exit_code == 0
+
+
+def test_divergence_names_epoch_and_remedy(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("train", *QUICK, "--learning-rate", "1e6")
+    assert result.exit_code == 1
+    assert re.search(r"diverged in epoch 1: lower the learning rate", one_error(result))
+    assert not Path("model.npz").exists()
+
+
+def test_full_disk_leaves_the_old_model(run: Run, model: Path) -> None:
+    """A file-size limit stands for a full disk."""
+    before = model.read_bytes()
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "sys.argv[0] = 'mnist-cli'; from mnist_cli.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "train", *map(str, QUICK), "--seed", "1"],
+        cwd=model.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "cannot write model.npz: File too large" in one_error(result)
+    assert model.read_bytes() == before
+    assert not list(model.parent.glob(".*"))
+
+
+# Real processes
+
+
+def test_module_version_and_help(run: Run) -> None:
+    assert run("--version").stdout == f"mnist-cli, version {__version__}\n"
+    for command in ("download", "train", "evaluate", "predict"):
+        assert run(command, "-h").stdout.startswith(f"Usage: python -m mnist_cli {command} ")
+
+
+def test_closed_pipe_is_silent_and_the_model_is_written(data_dir: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m mnist_cli train --offline --epochs 200 --validation-size 100"
+    result = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.count("\n") == 1
+    assert model_file.load(tmp_path / "model.npz").metrics["epoch"] == 200
+
+
+def test_full_stdout_is_an_error(run: Run, model: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mnist_cli", "evaluate", "model.npz"],
+            cwd=model.parent,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "cannot write the output" in one_error(result)
+
+
+def _started(args: list[str], cwd: Path) -> "subprocess.Popen[str]":
+    """Start a long training and wait for its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_cli", "train", "--offline", "--epochs", "100000", *args],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals(data_dir: Path, tmp_path: Path, number: int, code: int) -> None:
+    """A signal ends the training with one line that says how to go on, and no files but those."""
+    options = ["--validation-size", "100", "--checkpoint", "c.npz"]
+    process = _started(options, tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert re.fullmatch(
+        r"Interrupted after epoch \d+; to go on, .*--resume \(state in c.npz\)\n", errors
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "c.npz"}
+
+
+def test_progress_bar_on_a_terminal_only(data_dir: Path, tmp_path: Path) -> None:
+    def stderr(*args: str) -> str:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        os.set_blocking(ours, False)
+        subprocess.run(
+            [sys.executable, "-m", "mnist_cli", "train", *map(str, QUICK), *args],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            check=True,
+        )
+        try:
+            return os.read(ours, 100_000).decode()
+        except BlockingIOError:  # nothing was written
+            return ""
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    assert "0/2" in stderr()
+    assert stderr("-q") == ""
+
+
+def test_start_up_imports_only_what_it_needs(run: Run, model: Path) -> None:
+    """Help and usage errors wait for no numpy, evaluate for neither requests nor tqdm."""
+
+    def imported(*args: object) -> set[str]:
+        result = run(*args, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        return set(re.findall(r"\| +(\w+)$", result.stderr, re.MULTILINE))
+
+    for args in (("--help",), ("train", "--help"), ("train", "--epochs", "x"), ("trian",)):
+        assert not imported(*args) & {"numpy", "requests", "tqdm", "matplotlib", "PIL"}
+    found = imported("evaluate", "model.npz")
+    assert "numpy" in found
+    assert not found & {"requests", "tqdm", "matplotlib", "PIL"}
+    assert "requests" not in imported("train", *QUICK)
+
+
+def test_one_blas_thread_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    script = "import os, mnist_cli.cli as c; c.cli = lambda: print(dict(os.environ)); c.main()"
+
+    def threads(**extra: str) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if key not in THREADS}
+        output = subprocess.check_output([sys.executable, "-c", script], env=clean | extra)
+        found = eval(output)
+        return {name: found[name] for name in THREADS if name in found}
+
+    assert threads() == dict.fromkeys(THREADS, "1")
+    assert threads(OMP_NUM_THREADS="2") == {"OMP_NUM_THREADS": "2"}
+
+
+# Real data
+
+
+@pytest.fixture
+def mirror(real_data: Path) -> Iterator[str]:
+    """Serve the official .gz files of MNIST on the loopback."""
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(real_data / "mnist")
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_main_job_on_the_real_mnist(run: Run, mirror: str, tmp_path: Path) -> None:
+    """Download, train and evaluate reach the promised accuracy."""
+    downloaded = json.loads(run("download", "--mirror", mirror, "--json").stdout)
+    assert [file["status"] for file in downloaded["files"]] == ["downloaded"] * 4
+    assert run("train", "--epochs", 10).returncode == 0
+    document = json.loads(run("evaluate", "model.npz", "--json").stdout)
+    assert document["examples"] == 10_000
+    assert document["accuracy"] >= 0.925
+    assert run("evaluate", "model.npz", "--min-accuracy", 0.92).returncode == 0
+    assert run("evaluate", "model.npz", "--min-accuracy", 0.99).returncode == 3
+
+
+def test_missing_data_is_downloaded_first(run: Run, mirror: str, tmp_path: Path) -> None:
+    result = run("train", "--epochs", 1, "--mirror", mirror, "--json")
+    assert json.loads(result.stdout)["epochs"] == 1
+    assert "train-images-idx3-ubyte: downloaded\n" in result.stderr
+
+
+def test_fashion_from_a_read_only_folder_of_gz_files(run: Run, real_data: Path) -> None:
+    config_file = Path("configs/fashion-mnist.json").resolve()
+    options = ("--data-dir", real_data)
+    assert run("train", "--config", config_file, *options, "--offline").returncode == 0
+    document = json.loads(run("evaluate", "model.npz", *options, "--json").stdout)
+    assert document["dataset"] == "fashion-mnist"
+    assert document["accuracy"] >= 0.844
