@@ -105,7 +105,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
     if min(shape, default=0) < 0 or promised != held or not held:
         raise ModelFileError(
             f"its member {info.filename!r} holds {held} bytes, "
-            f"but claims {dtype.str} of shape {shape}"
+            f"but claims {dtype.str} of shape {str(shape)[:60]}"
         )
     flat = np.frombuffer(data, dtype, offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran_order else "C")

@@ -1,0 +1,237 @@
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_cli import evaluation, network, training
+from mnist_cli.config import Config
+from mnist_cli.errors import TrainingError
+from mnist_cli.network import Params
+from mnist_cli.training import Epoch, State
+
+Digits = tuple[Any, Any]
+CONFIG = Config(
+    epochs=3,
+    batch_size=50,
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=0.0,
+    schedule="cosine",
+    validation_size=200,
+    patience=0,
+)
+
+
+def states(digits: Digits, config: Config) -> list[State]:
+    return list(training.train(training.start(config), *digits, config))
+
+
+def bits(state: State) -> list[bytes]:
+    return [array.tobytes("C") for array in (*state.params, *state.velocity, *state.best)]
+
+
+def test_it_learns(digits: Digits) -> None:
+    first, *_, last = (
+        states(digits, Config(epochs=8, batch_size=20, validation_size=200)).pop().history
+    )
+
+    assert last.train_loss < first.train_loss
+    assert last.validation_accuracy is not None
+    assert last.validation_accuracy > 0.7
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_others(digits: Digits) -> None:
+    one, two = states(digits, CONFIG)[-1], states(digits, CONFIG)[-1]
+    other = states(digits, dataclasses.replace(CONFIG, seed=1))[-1]
+
+    assert bits(one) == bits(two)
+    assert all(left != right for left, right in zip(bits(one), bits(other), strict=True))
+
+
+def test_no_global_random_state_is_read_or_changed(digits: Digits) -> None:
+    np.random.seed(1)
+    before = repr(np.random.get_state())
+    one = states(digits, CONFIG)[-1]
+
+    assert repr(np.random.get_state()) == before
+    np.random.seed(2)
+    assert bits(states(digits, CONFIG)[-1]) == bits(one)
+
+
+def test_each_epoch_has_an_order_of_its_own(digits: Digits) -> None:
+    config = dataclasses.replace(CONFIG, schedule="constant", epochs=2)
+    first, second = states(digits, config)
+    as_if_first = dataclasses.replace(first, history=())
+
+    assert bits(next(training.train(as_if_first, *digits, config))) != bits(second)
+
+
+def test_an_earlier_state_is_not_changed_by_going_on(digits: Digits) -> None:
+    begin = training.start(CONFIG)
+    before = bits(begin)
+    steps = training.train(begin, *digits, CONFIG)
+    first = next(steps)
+    after_first = bits(first)
+    list(steps)
+
+    assert bits(begin) == before
+    assert bits(first) == after_first
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_going_on_from_any_state_gives_the_same_bits(digits: Digits, done: int) -> None:
+    found = [training.start(CONFIG), *states(digits, CONFIG)]
+
+    *_, last = training.train(found[done], *digits, CONFIG)
+
+    assert bits(last) == bits(found[-1])
+
+
+def test_the_figures_of_an_epoch(digits: Digits) -> None:
+    """The first is the mean over its minibatches; with one minibatch, that of the start."""
+    images, labels = digits
+    fields: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": 1000,
+        "validation_size": 0,
+        "learning_rate": 0.5,
+    }
+    config = dataclasses.replace(CONFIG, **fields)
+    [state] = states(digits, config)
+    start = training.start(config)
+    loss, accuracy = evaluation.loss_and_accuracy(start.params, images, labels, np.arange(1000))
+
+    [epoch] = state.history
+
+    assert epoch.train_loss == pytest.approx(loss, rel=1e-5)
+    assert epoch.train_accuracy == accuracy
+    assert (epoch.validation_loss, epoch.validation_accuracy) == (None, None)
+    assert epoch.learning_rate == 0.5
+
+
+def test_the_learning_rates_told_are_those_of_the_schedule(digits: Digits) -> None:
+    found = states(digits, CONFIG)[-1].history
+
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 3)) for epoch in range(3)]
+    assert [epoch.learning_rate for epoch in found] == pytest.approx(expected)
+
+
+def test_validation_images_are_never_trained_on(digits: Digits) -> None:
+    """Whatever their labels say, the parameters come out the same; the figures do not."""
+    images, labels = digits
+    training_part, validation_part = training._split(1000, CONFIG)
+    assert len(validation_part) == 200
+    assert sorted([*training_part, *validation_part]) == list(range(1000))
+    wrong = labels.copy()
+    wrong[validation_part] = (wrong[validation_part] + 1) % 10
+
+    right, misled = states(digits, CONFIG)[-1], states((images, wrong), CONFIG)[-1]
+
+    assert bits(right)[:4] == bits(misled)[:4]
+    told = [state.history[-1].validation_accuracy or 0.0 for state in (misled, right)]
+    assert told[0] < told[1]
+
+
+@pytest.mark.parametrize("size", [1000, 5000])
+def test_a_validation_size_that_leaves_nothing_is_refused(digits: Digits, size: int) -> None:
+    config = dataclasses.replace(CONFIG, validation_size=size)
+
+    with pytest.raises(TrainingError, match=f"{size} leaves none of the 1000 images"):
+        states(digits, config)
+
+
+LOSSES = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=8)
+
+
+def state_with(losses: list[float]) -> State:
+    params = training.start(CONFIG).params
+    history = tuple(
+        Epoch(number, 0.1, 1.0, 0.5, loss, 0.5, 1.0) for number, loss in enumerate(losses, start=1)
+    )
+    return State(params, params, params, history)
+
+
+@given(LOSSES, st.integers(1, 4))
+def test_patience_counts_epochs_without_a_lower_validation_loss(
+    losses: list[float], patience: int
+) -> None:
+    lowest, waited, stopped = math.inf, 0, False
+    for loss in losses:  # in the words of the documentation
+        waited = 0 if loss < lowest else waited + 1
+        lowest = min(lowest, loss)
+        stopped = waited >= patience
+    config = Config(epochs=100, patience=patience)
+
+    assert state_with(losses).is_done(config) is stopped
+    assert state_with(losses).best_epoch == losses.index(min(losses)) + 1
+
+
+def test_without_patience_nothing_but_the_epochs_ends_a_run() -> None:
+    state = state_with([0.1] + [0.4] * 7)
+
+    assert not state.is_done(Config(epochs=9))
+    assert state.is_done(Config(epochs=8))
+    assert not state_with([]).is_done(Config(epochs=1, patience=1))
+
+
+def test_patience_keeps_the_best_parameters_and_else_the_last_are_kept(digits: Digits) -> None:
+    config = dataclasses.replace(CONFIG, epochs=60, learning_rate=1.0, patience=2)
+    found = states(digits, config)
+    last = found[-1]
+    assert len(found) == last.best_epoch + 2
+
+    params, epoch = last.final(config)
+
+    best = found[last.best_epoch - 1]
+    assert epoch == best.history[-1]
+    assert params.W.tobytes() == best.params.W.tobytes() != last.params.W.tobytes()
+    judged = evaluation.loss_and_accuracy(params, *digits, training._split(1000, config)[1])
+    assert judged == (epoch.validation_loss, epoch.validation_accuracy)
+
+    without = dataclasses.replace(config, patience=0)
+    assert last.final(without) == (last.params, last.history[-1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"learning_rate": 1e6}, r"epoch 1: lower the learning rate \(1e\+06\)$"),
+        ({"learning_rate": 1e30, "momentum": 0.99}, r"learning rate \(1e\+30\)$"),
+        ({"learning_rate": 1e299, "momentum": 0.0}, r"learning rate \(1e\+299\)$"),
+        ({"learning_rate": 1e38, "batch_size": 1000}, r"epoch 1: .*\(1e\+38\)$"),
+        ({"learning_rate": 3e38, "batch_size": 1000}, r"epoch 1: .*\(3e\+38\)$"),
+        ({"learning_rate": 1e5, "batch_size": 1000}, r"epoch 1: .*\(100000\)$"),
+        ({"learning_rate": 1e38, "batch_size": 1000, "validation_size": 0}, "in epoch 1: "),
+        ({"weight_decay": 1e3}, r"learning rate \(0.1\) or weight decay \(1000\)$"),
+        ({"learning_rate": 1e-300, "weight_decay": 1e299}, "weight decay"),
+    ],
+)
+def test_a_divergence_is_told_with_the_epoch_and_what_to_lower(
+    digits: Digits, fields: dict[str, Any], words: str
+) -> None:
+    """Without a warning of numpy's, and before any figure that is no number."""
+    config = dataclasses.replace(CONFIG, **fields)
+
+    with pytest.raises(TrainingError, match=words):
+        states(digits, config)
+
+
+@pytest.mark.parametrize("learning_rate", [1, 2, 5, 20])
+def test_a_high_learning_rate_is_no_divergence(digits: Digits, learning_rate: float) -> None:
+    last = states(digits, dataclasses.replace(CONFIG, learning_rate=learning_rate))[-1]
+
+    assert all(np.isfinite(array).all() for array in last.params)
+    assert all(math.isfinite(epoch.train_loss) for epoch in last.history)
+
+
+def test_the_largest_parameters_make_finite_logits() -> None:
+    params = Params(
+        np.full((784, 10), network.LARGEST, np.float32),
+        np.full(10, network.LARGEST, np.float32),
+    )
+
+    assert np.isfinite(network.forward(params, np.ones((2, 784), np.float32))).all()
