@@ -34,12 +34,9 @@ THREADS = (
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; `note` tells what is left."""
+    """SIGINT or SIGTERM came."""
 
-    def __init__(self, exit_code: int, note: str = "") -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-        self.note = note
+    exit_code = 130
 
 
 class Program(click.Group):
@@ -50,7 +47,8 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            _say("Interrupted" + getattr(error, "note", ""), err=True)
+            how = (ctx.meta.get(f"mnist_cli.{key}", "") for key in ("done", "go_on"))
+            _say("Interrupted" + "".join(how), err=True)
             raise click.exceptions.Exit(getattr(error, "exit_code", 130)) from error
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
@@ -63,6 +61,8 @@ class Program(click.Group):
             ctx = getattr(error, "ctx", None)
             hint = f" Try '{ctx.command_path} --help'." if ctx else ""
             code = _fail(error.format_message() + hint, error.exit_code)
+        except (click.Abort, KeyboardInterrupt):  # before or after the command itself
+            code = 130
         except MemoryError:
             code = _fail("there is not enough memory for this", 1)
         except OSError as error:
@@ -294,13 +294,18 @@ def train(
     """Train a model and write it to a file."""
     out = Output(quiet=quiet, json=json)
     settings = Config(**hyperparameters)
+    context = click.get_current_context()
     if resume and not checkpoint:
-        raise click.UsageError("--resume needs --checkpoint FILE.", click.get_current_context())
+        raise click.UsageError("--resume needs --checkpoint FILE.", context)
+    paths = [path for path in (output, metrics_file, plot, checkpoint) if path]
+    plain = [path.resolve() for path in paths if path.is_file() or not path.exists()]
+    if len(set(plain)) < len(plain):
+        raise click.UsageError("Two of the files to write are the same.", context)
     from mnist_cli import files, normalize
     from mnist_cli.model_file import Model, save
     from mnist_cli.run import run
 
-    for path in filter(None, (output, metrics_file, plot, checkpoint)):
+    for path in paths:
         files.check_writable(path)
     if plot:
         from mnist_cli import plots
@@ -318,7 +323,10 @@ def train(
         resume=resume,
         metrics_file=metrics_file,
     )
-    state = _show_epochs(states, settings.epochs, checkpoint, out)
+    if checkpoint:
+        go_on = f"; to go on, run the same command with --resume (state in {checkpoint})"
+        context.meta["mnist_cli.go_on"] = go_on
+    state = _show_epochs(states, settings.epochs, out)
     params, kept = state.final(settings)
     figures = {name: getattr(kept, name) for name in _FIGURES}
     metrics = {"epoch": kept.epoch} | figures
@@ -356,26 +364,18 @@ def _training_split(
     return datasets.load(settings.dataset, "train", data_dir)
 
 
-def _show_epochs(
-    states: "Iterator[State]", epochs: int, checkpoint: Path | None, out: Output
-) -> "State":
+def _show_epochs(states: "Iterator[State]", epochs: int, out: Output) -> "State":
     """Print a line an epoch, below it a bar, and return the last state."""
+    meta = click.get_current_context().meta
     state = next(states)
     if state.history:
         out.note(f"Going on after epoch {len(state.history)}.")
-    bar = out.bar(total=epochs, initial=len(state.history), unit="epoch")
-    try:
+    with out.bar(total=epochs, initial=len(state.history), unit="epoch") as bar:
         for state in states:
+            meta["mnist_cli.done"] = f" after epoch {len(state.history)}"
             bar.clear()
             out.result(_epoch_line(state.history[-1], epochs))
             bar.update()
-    except Interrupted as error:
-        note = f" after epoch {len(state.history)}"
-        if checkpoint:
-            note += f"; to go on, run the same command with --resume (state in {checkpoint})"
-        raise Interrupted(error.exit_code, note) from error
-    finally:
-        bar.close()
     return state
 
 
@@ -512,9 +512,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")
     cli()
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)  # a second one ends at once
-    raise Interrupted(128 + number)
+    interrupted = Interrupted()
+    interrupted.exit_code = 128 + number
+    raise interrupted
