@@ -372,13 +372,10 @@ def _get(session: requests.Session, url: str, offset: int) -> requests.Response:
 
 def _body(response: requests.Response) -> Iterator[bytes]:
     """Yield the bytes as they come, and give up when too few do."""
-    # urllib3 has read1 since 2.2; its read waits for all it is asked for.
-    read = getattr(response.raw, "read1", response.raw.read)
-    size = _CHUNK if hasattr(response.raw, "read1") else 1024
     since, received = time.monotonic(), 0
     while True:
         try:
-            chunk = read(size, decode_content=False)
+            chunk = response.raw.read1(_CHUNK, decode_content=False)  # what is there, up to _CHUNK
         except HTTPError as error:
             raise _failure(error) from error
         if not chunk:
