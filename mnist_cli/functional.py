@@ -98,6 +98,6 @@ def cross_entropy_backward(probs: Array, y: Array) -> Array:
     probs (B, C), y (B,) integers in [0, C) → dprobs (B, C).
     """
     batch, classes = probs.shape
-    one_hot = y[:, None] == np.arange(classes)  # (B, C)
+    one_hot = (np.arange(classes)[:, None] == y).T  # (B, C), laid out class-first
     dprobs: Array = one_hot / (-batch * probs)
     return dprobs
