@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -16,12 +17,14 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
-from mnist_cli import __version__, config, datasets, model_file
+from mnist_cli import __version__, config, datasets, images, model_file
 from mnist_cli.cli import THREADS, cli
 from mnist_cli.config import Config
 from tests.conftest import Run
@@ -177,6 +180,143 @@ def test_synthetic_needs_no_files(invoke: Invoke, tmp_path: Path) -> None:
     assert document["examples"] == 2000
     assert 0.85 <= document["accuracy"] <= 0.98
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz"]
+
+
+def test_plots_are_drawn(invoke: Invoke, data_dir: Path) -> None:
+    assert invoke("train", *QUICK, "--plot", "run.svg").exit_code == 0
+    assert invoke("evaluate", "model.npz", "--plot", "page.png").exit_code == 0
+    assert "<svg" in Path("run.svg").read_text()
+    assert Path("page.png").read_bytes().startswith(b"\x89PNG")
+    result = invoke("evaluate", "model.npz", "--plot", "page.txt")
+    assert result.exit_code == 1
+    assert ".png" in one_error(result)
+
+
+def test_download_writes_the_synthetic_files(invoke: Invoke) -> None:
+    document = json.loads(invoke("download", "--dataset", "synthetic", "--json").stdout)
+    assert (document["dataset"], document["directory"]) == ("synthetic", "data/synthetic")
+    assert [list(file) for file in document["files"]] == [
+        ["name", "bytes", "sha256", "status"]
+    ] * 4
+    for file in document["files"]:
+        content = Path("data/synthetic", file["name"]).read_bytes()
+        assert len(content) == file["bytes"]
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        assert file["status"] == "generated"
+    again = invoke("download", "--dataset", "synthetic")
+    assert again.stdout.count("verified\n") == 4
+    assert again.stderr == ""
+
+
+def test_unwanted_faults_of_a_download_are_told(invoke: Invoke) -> None:
+    result = invoke("download", "--mirror", "nowhere")
+    assert result.exit_code == 1
+    notice, error = result.stderr.splitlines()
+    assert notice == "train-images-idx3-ubyte: nowhere: no such file"
+    assert error.startswith(
+        "Error: cannot download train-images-idx3-ubyte: nowhere: no such file"
+    )
+
+
+# Predictions
+
+
+@pytest.fixture
+def pictures(data_dir: Path, digits: tuple[Any, Any], tmp_path: Path) -> list[Path]:
+    """Save three test digits as pictures: their names are their labels."""
+    paths = []
+    for number in (800, 801, 802):
+        paths.append(tmp_path / f"{number}-{digits[1][number]}.png")
+        Image.fromarray(digits[0][number]).save(paths[-1])
+    return paths
+
+
+def test_predict_prints_a_line_an_image(invoke: Invoke, model: Path, pictures: list[Path]) -> None:
+    result = invoke("predict", "model.npz", *pictures)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for line, path in zip(result.stdout.splitlines(), pictures, strict=True):
+        assert re.fullmatch(rf"{re.escape(str(path))}: \d \(\d+\.\d%\)", line)
+
+
+def test_predict_json_is_what_the_network_says(
+    invoke: Invoke, model: Path, pictures: list[Path]
+) -> None:
+    answers = json.loads(invoke("predict", "model.npz", *pictures, "--json").stdout)
+    params = model_file.load(model).params
+    for answer, path in zip(answers, pictures, strict=True):
+        assert list(answer) == ["image", "label", "probability", "probabilities"]
+        logits = images.prepare(path, "").reshape(-1) / 255 @ params.W + params.b
+        probs = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(answer["probabilities"], probs, atol=1e-6)
+        assert answer["image"] == str(path)
+        assert answer["label"] == probs.argmax()
+        assert answer["probability"] == max(answer["probabilities"])
+
+
+def test_a_bad_picture_spoils_only_itself(
+    invoke: Invoke, model: Path, pictures: list[Path]
+) -> None:
+    Path("bad.png").write_text("no picture")
+    good, bad = pictures[0], "bad.png"
+    result = invoke("predict", "model.npz", bad, good, "missing.png")
+    assert result.exit_code == 1
+    assert result.stdout.count("\n") == 1
+    assert re.fullmatch(r"Error: bad\.png: [^\n]+\nError: missing\.png: [^\n]+\n", result.stderr)
+    answers = json.loads(invoke("predict", "model.npz", bad, good, "--json").stdout)
+    assert [answer["image"] for answer in answers] == [str(good)]
+
+
+def test_predict_shows_what_the_network_saw(
+    invoke: Invoke, model: Path, pictures: list[Path]
+) -> None:
+    result = invoke("predict", "model.npz", pictures[0], "--show")
+    lines = result.stdout.split("\n")
+    assert len(lines) == 1 + 14 + 1
+    assert set("".join(lines[1:])) <= set(" ▀▄█")
+    assert "█" in result.stdout
+
+
+def test_predict_reads_standard_input(invoke: Invoke, model: Path, pictures: list[Path]) -> None:
+    named = json.loads(invoke("predict", "model.npz", pictures[0], "--json").stdout)
+    piped = invoke("predict", "model.npz", "-", "--json", input=pictures[0].read_bytes())
+    assert json.loads(piped.stdout) == [named[0] | {"image": "-"}]
+
+
+def test_fashion_models_name_their_labels(
+    invoke: Invoke, data_dir: Path, pictures: list[Path]
+) -> None:
+    (data_dir / "fashion-mnist").symlink_to("mnist")
+    assert invoke("train", *QUICK, "--dataset", "fashion-mnist").exit_code == 0
+    [answer] = json.loads(invoke("predict", "model.npz", pictures[0], "--json").stdout)
+    names = datasets.DATASETS["fashion-mnist"].label_names
+    assert answer["label_name"] == names[answer["label"]]
+    assert answer["label_name"] in invoke("predict", "model.npz", pictures[0]).stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("PIL", "image", ["predict", "model.npz", "a.png"]),
+        ("matplotlib", "plot", ["evaluate", "model.npz", "--plot", "a.png"]),
+        ("matplotlib", "plot", ["train", "--offline", "--plot", "a.png"]),
+    ],
+)
+def test_missing_extras_are_named(
+    model: Path, package: str, extra: str, command: list[str]
+) -> None:
+    script = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {command!r};"
+        "from mnist_cli.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=model.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"pip install 'mnist-cli[{extra}]'" in one_error(result)
 
 
 # Where values come from
