@@ -1,0 +1,23 @@
+"""The floor: the same gathers, casts and two products as mnist-cli, and nothing else."""
+
+import sys
+import time
+
+import numpy as np
+from common import BATCH, EPOCHS, load, report
+
+sys.argv.pop()
+rng = np.random.default_rng(0)
+images, _ = load("train")
+gathered, x = np.empty((BATCH, 784), np.uint8), np.empty((BATCH, 784), np.float32)
+W = np.asfortranarray(rng.normal(0, 0.01, (784, 10)).astype(np.float32))
+dlogits = np.asfortranarray(rng.normal(0, 0.01, (BATCH, 10)).astype(np.float32))
+started = time.perf_counter()
+for _ in range(EPOCHS):
+    order = rng.permutation(len(images))
+    for start in range(0, len(images) - BATCH + 1, BATCH):
+        images.take(order[start : start + BATCH], axis=0, out=gathered, mode="clip")
+        np.copyto(x, gathered)
+        logits = x @ W
+        dW = dlogits.T @ x
+report(time.perf_counter() - started, W, np.zeros(10))
