@@ -1,0 +1,65 @@
+"""Print docs/commands.md, made from the commands themselves.
+
+Run `python docs/generate.py > docs/commands.md` after changing an option.
+"""
+
+import inspect
+
+import click
+
+from mnist_cli.cli import cli
+
+INTRODUCTION = """\
+# Commands
+
+This page is made from the commands themselves by `python docs/generate.py`.
+
+Results go to stdout; progress, log lines and warnings go to stderr. Values are looked for on the
+command line, then in the environment, then in the config file, then in the defaults.
+
+| exit code | meaning |
+| ---: | --- |
+| 0 | done |
+| 1 | it could not be done; one line `Error: …` says what was wrong, where, and what to do |
+| 2 | wrong usage, a bad config included |
+| 3 | the accuracy is below `--min-accuracy` |
+| 130, 143 | interrupted by SIGINT (Ctrl-C), terminated by SIGTERM |
+"""
+
+
+def main() -> None:
+    """Print the page."""
+    print(INTRODUCTION)
+    for name, command in cli.commands.items():
+        context = click.Context(command, info_name=f"mnist-cli {name}")
+        arguments = " ".join(
+            parameter.make_metavar(context)
+            for parameter in command.params
+            if isinstance(parameter, click.Argument)
+        )
+        print(f"## mnist-cli {name}\n\n    mnist-cli {name} [OPTIONS] {arguments}".rstrip())
+        print(f"\n{inspect.cleandoc(command.help or '')}\n")
+        print("| option | | environment |\n| --- | --- | --- |")
+        for option in command.params:
+            if isinstance(option, click.Option):
+                print(row(name, option))
+        print()
+
+
+def row(name: str, option: click.Option) -> str:
+    """Return an option's row of the table."""
+    names = ", ".join(f"`{spelling}`" for spelling in option.opts)
+    if isinstance(option.type, click.Choice):
+        names += " " + " \\| ".join(option.type.choices)
+    elif not option.is_flag:
+        names += f" {option.metavar or option.type.name.upper()}"
+    text = option.help or ""
+    if option.show_default:
+        text += f" Default: `{option.default}`."
+    variables = option.envvar or f"MNIST_CLI_{name}_{option.name}".upper()
+    variables = [variables] if isinstance(variables, str) else variables
+    return f"| {names} | {text} | {', '.join(f'`{variable}`' for variable in variables)} |"
+
+
+if __name__ == "__main__":
+    main()
