@@ -64,7 +64,7 @@ def epoch(params, velocity, images, labels, order) -> float:
         rate = optim.learning_rate_at(step / 1e6, "cosine", 0.1)
         logits, gradients = network.logits_and_gradients(params, x, y)
         seen.append((logits, y))
-        if len(seen) == 64:
+        if len(seen) == 16:
             evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
             seen.clear()
         optim.sgd_step(params, velocity, gradients, rate, 0.9, 1e-4)
@@ -111,7 +111,7 @@ def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
         gradients = Params(*functional.linear_backward(dlogits, x))
         lap("backward product")
         seen.append((logits, y))
-        if len(seen) == 64:
+        if len(seen) == 16:
             evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
             seen.clear()
         lap("loss and accuracy")

@@ -64,10 +64,15 @@ def softmax_jacobian(probs: Array) -> Array:
 
     probs (..., C) are the outputs of softmax, not its inputs → (..., C, C).
     """
-    identity = np.eye(probs.shape[-1], dtype=probs.dtype)
-    jacobian: Array = identity - probs[..., None, :]
+    jacobian: Array = _identity(probs.shape[-1], probs.dtype) - probs[..., None, :]
     jacobian *= probs[..., :, None]
     return jacobian
+
+
+@functools.cache
+def _identity(classes: int, dtype: np.dtype[Any]) -> Array:
+    """Return δ_ij, made once: at this size that takes as long as computing with it."""
+    return np.eye(classes, dtype=dtype)
 
 
 def softmax_backward(dprobs: Array, probs: Array) -> Array:
@@ -92,12 +97,17 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     return losses
 
 
+@functools.cache
+def _labels(classes: int) -> Array:
+    return np.arange(classes)
+
+
 def cross_entropy_backward(probs: Array, y: Array) -> Array:
     """Return ∂L/∂p of the batch's mean cross-entropy: −1/(B p_y) at the label, 0 elsewhere.
 
     probs (B, C), y (B,) integers in [0, C) → dprobs (B, C).
     """
     batch, classes = probs.shape
-    one_hot = (np.arange(classes)[:, None] == y).T  # (B, C), laid out class-first
+    one_hot = (_labels(classes)[:, None] == y).T  # (B, C), laid out class-first
     dprobs: Array = one_hot / (-batch * probs)
     return dprobs

@@ -9,6 +9,9 @@ from mnist_cli.functional import Array
 
 INPUTS = 28 * 28
 CLASSES = 10
+# The network sees grey values divided by 255. That is folded into W, which is smaller than x:
+# (x / 255) W = x (W / 255).
+WHITE = 255
 LARGEST = 1e30  # parameters beyond it might make logits that float32 cannot hold
 
 
@@ -30,24 +33,25 @@ def initialise() -> Params:
 
 
 def forward(params: Params, x: Array) -> Array:
-    """Return the logits: x (B, 784) float32 in [0, 1] → (B, 10) float32."""
-    return functional.linear(x, *params)
+    """Return the logits: x (B, 784) float32 grey values from 0 to 255 → (B, 10) float32."""
+    return functional.linear(x, params.W / WHITE, params.b)
 
 
 def logits_and_gradients(params: Params, x: Array, y: Array) -> tuple[Array, Params]:
     """Return the logits (B, 10) and the gradients of the batch's mean cross-entropy.
 
-    x (B, 784) float32 in [0, 1], y (B,) integers in [0, 10).
+    x (B, 784) float32 grey values from 0 to 255, y (B,) integers in [0, 10).
     """
     logits = forward(params, x)  # (B, C)
     probs = functional.softmax(logits)  # (B, C)
     dprobs = functional.cross_entropy_backward(probs, y)  # (B, C)
     dlogits = functional.softmax_backward(dprobs, probs)  # (B, C), through the Jacobians (B, C, C)
     dW, db = functional.linear_backward(dlogits, x)  # (D, C), (C,)
+    dW /= WHITE
     return logits, Params(dW, db)
 
 
 def predict(params: Params, images: Array) -> Array:
     """Return the probabilities: images (N, 28, 28) uint8 → (N, 10) float64."""
-    x = images.reshape(len(images), -1) / np.float32(255)
+    x = images.reshape(len(images), -1).astype(np.float32)
     return functional.softmax(forward(params, x).astype(np.float64))

@@ -18,7 +18,7 @@ from mnist_cli.network import Params
 DIVERGED = 1000 * math.log(network.CLASSES)
 
 # Images whose running loss is reckoned at once: a minibatch at a time is several times slower.
-TOGETHER = 8192
+TOGETHER = 2048
 
 
 @dataclasses.dataclass(frozen=True)
