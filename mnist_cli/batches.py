@@ -16,6 +16,7 @@ def minibatches(
     values from 0 to 255, and y (B,). The images may be a memory map; each x is overwritten by the next.
     """
     pixels = images.reshape(len(images), -1)  # (N, D)
+    y = labels[indices]
     batch_size = min(batch_size, len(indices))
     gathered = np.empty((batch_size, pixels.shape[1]), np.uint8)
     x = np.empty(gathered.shape, np.float32)
@@ -25,4 +26,4 @@ def minibatches(
             gathered, x = gathered[: len(chosen)], x[: len(chosen)]
         pixels.take(chosen, axis=0, out=gathered, mode="clip")  # "clip" spares a buffer
         np.copyto(x, gathered)
-        yield x, labels[chosen]
+        yield x, y[start : start + batch_size]

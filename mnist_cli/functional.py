@@ -98,8 +98,8 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 
 
 @functools.cache
-def _labels(classes: int) -> Array:
-    return np.arange(classes)
+def _labels(classes: int, dtype: np.dtype[Any]) -> Array:
+    return np.arange(classes, dtype=dtype)
 
 
 def cross_entropy_backward(probs: Array, y: Array) -> Array:
@@ -108,6 +108,6 @@ def cross_entropy_backward(probs: Array, y: Array) -> Array:
     probs (B, C), y (B,) integers in [0, C) → dprobs (B, C).
     """
     batch, classes = probs.shape
-    one_hot = (_labels(classes)[:, None] == y).T  # (B, C), laid out class-first
+    one_hot = (_labels(classes, y.dtype)[:, None] == y).T  # (B, C), laid out class-first
     dprobs: Array = one_hot / (-batch * probs)
     return dprobs

@@ -5,7 +5,7 @@ import sys
 import time
 
 import numpy as np
-from common import BATCH, EPOCHS, MOMENTUM, RATE, load, report
+from common import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, load, report
 
 sys.argv.pop()
 rng = np.random.default_rng(0)
@@ -25,7 +25,7 @@ for _ in range(EPOCHS):
         exps = np.exp(logits - logits.max(axis=1, keepdims=True))
         dlogits = (exps / exps.sum(axis=1, keepdims=True) - yb) / len(xb)
         rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        vW = MOMENTUM * vW + xb.T @ dlogits
+        vW = MOMENTUM * vW + xb.T @ dlogits + DECAY * W
         vb = MOMENTUM * vb + dlogits.sum(axis=0)
         W = W - rate * vW
         b = b - rate * vb

@@ -4,7 +4,7 @@ import sys
 import time
 
 import torch
-from common import BATCH, EPOCHS, MOMENTUM, RATE, load, report
+from common import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, load, report
 from torch.utils.data import DataLoader, TensorDataset
 
 torch.set_num_threads(int(sys.argv.pop()))
@@ -14,7 +14,8 @@ dataset = TensorDataset(torch.from_numpy(images).float() / 255, torch.from_numpy
 loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
 model = torch.nn.Linear(784, 10)
 criterion = torch.nn.CrossEntropyLoss()
-optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+decayed = [{"params": [model.weight], "weight_decay": DECAY}, {"params": [model.bias]}]
+optimizer = torch.optim.SGD(decayed, lr=RATE, momentum=MOMENTUM)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(loader))
 started = time.perf_counter()
 for _ in range(EPOCHS):

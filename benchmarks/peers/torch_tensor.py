@@ -4,7 +4,7 @@ import sys
 import time
 
 import torch
-from common import BATCH, EPOCHS, MOMENTUM, RATE, load, report
+from common import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, load, report
 
 torch.set_num_threads(int(sys.argv.pop()))
 torch.manual_seed(0)
@@ -13,7 +13,8 @@ x = torch.from_numpy(images).float() / 255
 y = torch.from_numpy(labels).long()
 model = torch.nn.Linear(784, 10)
 criterion = torch.nn.CrossEntropyLoss()
-optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+decayed = [{"params": [model.weight], "weight_decay": DECAY}, {"params": [model.bias]}]
+optimizer = torch.optim.SGD(decayed, lr=RATE, momentum=MOMENTUM)
 steps = EPOCHS * -(-len(x) // BATCH)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 started = time.perf_counter()
