@@ -36,7 +36,7 @@ def main() -> None:
             write(folder / "mnist", split, copies)
             sizes[copies * len(split.labels)] = folder
         found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
-        for size, folder in sizes.items():
+        for folder in sizes.values():
             train(folder)  # fills the page cache
         for _ in range(args.runs):
             for size, folder in sizes.items():

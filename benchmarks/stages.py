@@ -99,9 +99,9 @@ def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
         mark = now
 
     for x, y in minibatches(images, labels, order, BATCH):
-        lap("gather, cast, scale")
+        lap("gather and cast")
         logits = functional.linear(x, *params)
-        lap("forward product")
+        lap("forward product, bias")
         probs = functional.softmax(logits)
         lap("softmax")
         dprobs = functional.cross_entropy_backward(probs, y)
@@ -109,7 +109,7 @@ def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
         dlogits = functional.softmax_backward(dprobs, probs)
         lap("Jacobian and its product")
         gradients = Params(*functional.linear_backward(dlogits, x))
-        lap("backward product")
+        lap("backward product, bias")
         seen.append((logits, y))
         if len(seen) == 16:
             evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))

@@ -12,8 +12,8 @@ def minibatches(
 ) -> Iterator[tuple[Array, Array]]:
     """Yield (x, y) for `indices` in their order, `batch_size` at a time, the last one shorter.
 
-    images (N, 28, 28) uint8, labels (N,), indices (M,) → x (B, 784) float32, the grey
-    values from 0 to 255, and y (B,). The images may be a memory map; each x is overwritten by the next.
+    images (N, 28, 28) uint8, labels (N,), indices (M,) → x (B, 784) float32, the grey values from
+    0 to 255, and y (B,). The images may be a memory map; each x is overwritten by the next.
     """
     pixels = images.reshape(len(images), -1)  # (N, D)
     y = labels[indices]

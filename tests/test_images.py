@@ -157,7 +157,8 @@ def test_place_size_and_polarity_do_not_matter(
 
 def shadow(page: Array) -> Array:
     y, x = np.indices(page.shape)
-    return page * np.interp(x + y, [250, 600], [1, 0.6])
+    shaded: Array = page * np.interp(x + y, [250, 600], [1, 0.6])
+    return shaded
 
 
 def dust(page: Array) -> Array:
