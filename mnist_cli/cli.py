@@ -59,8 +59,8 @@ class Program(click.Group):
             code = _fail(str(error), error.exit_code)
         except click.ClickException as error:
             ctx = getattr(error, "ctx", None)
-            hint = f" Try '{ctx.command_path} --help'." if ctx else ""
-            code = _fail(error.format_message() + hint, error.exit_code)
+            hint = f"; try '{ctx.command_path} --help'" if ctx else ""
+            code = _fail(error.format_message().rstrip(".") + hint, error.exit_code)
         except (click.Abort, KeyboardInterrupt):  # before or after the command itself
             code = 130
         except MemoryError:
