@@ -46,7 +46,7 @@ def prepare(source: Path | BinaryIO, name: str) -> Array:
     digit = _cut_out(pixels)
     if digit is None or max(digit.shape) < SPECK * max(pixels.shape):
         raise ImageError(f"{name}: the picture is blank; give one with a digit on it")
-    return _centre(_fit(digit))
+    return _fit(digit)
 
 
 def render(image: Array, color: bool = False) -> str:
@@ -204,14 +204,21 @@ def _near_the_largest(blots: Array, mass: Array) -> Array:
 
 
 def _fit(ink: Array) -> Array:
-    """Scale to BOX pixels on the longer side, with strokes like MNIST's, and the ink to 255."""
+    """Scale to BOX pixels on the longer side, with strokes like MNIST's, and centre by mass."""
     width = BOX / max(ink.shape) * _stroke(ink)
     if not THIN <= width <= THICK:
         ink = np.pad(_resize(ink, _scaled(ink.shape, 8 * BOX), Resampling.BILINEAR), 8)
         by = round(8 * abs(STROKE - width)) | 1
         ink = _trim(_spread(ink, by, np.maximum if width < THIN else np.minimum))
-    digit = _resize(ink, _scaled(ink.shape, BOX), Resampling.BICUBIC)
-    return _to_bytes(np.clip(digit * (255 / digit.max()), 0, 255))
+    span = max(ink.shape) * SIDE / BOX  # pixels of `ink` that the image is to show
+    margin = int(span)
+    # To a fraction of a pixel, where MNIST was centred to whole ones: more are recognised so.
+    start = _centroid(ink) + 0.5 - span * (CENTRE + 0.5) / SIDE
+    y, x = margin + np.clip(start, np.array(ink.shape) - span, 0)
+    padded = Image.fromarray(np.pad(ink, margin))
+    box = (float(x), float(y), float(x + span), float(y + span))
+    image = np.asarray(padded.resize((SIDE, SIDE), Resampling.BICUBIC, box))
+    return _to_bytes(np.clip(image * (255 / image.max()), 0, 255))
 
 
 def _stroke(ink: Array) -> float:
@@ -219,14 +226,6 @@ def _stroke(ink: Array) -> float:
     solid = np.pad(ink > ink.max() / 2, 1).astype(np.int8)
     rim = sum(np.abs(np.diff(solid, axis=axis)).sum(dtype=int) for axis in (0, 1))
     return float(2 * solid.sum() / (np.pi / 4 * rim))
-
-
-def _centre(digit: Array) -> Array:
-    image = np.zeros((SIDE, SIDE), np.uint8)
-    corner = np.rint(CENTRE - _centroid(digit)).astype(int)
-    y, x = np.clip(corner, 0, SIDE - np.array(digit.shape))
-    image[y : y + digit.shape[0], x : x + digit.shape[1]] = digit
-    return image
 
 
 def _centroid(image: Array) -> Array:

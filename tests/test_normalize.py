@@ -270,6 +270,7 @@ def test_where_no_cache_can_be_written_there_is_none(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         assert np.array_equal(normalize.cached(images, "deskew", tmp_path), expected)
+        assert not list(tmp_path.iterdir())  # not even by root
     finally:
         tmp_path.chmod(0o700)
 
