@@ -155,7 +155,7 @@ def _lift(grey: Array, reach: float) -> Array | None:
         ink = np.minimum(ink, np.asarray(third))
     rank = min(ink.size, max(4, ink.size // 10000))
     peak = np.partition(ink, -rank, axis=None)[-rank]
-    ink = np.clip(ink - 2 * noise, 0, peak)
+    ink = np.clip(ink, 0, peak)
     return None if peak < max(FAINTEST, 6 * noise) else ink
 
 
