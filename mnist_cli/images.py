@@ -83,8 +83,9 @@ def _read(source: Path | BinaryIO, name: str) -> Array:
 
 
 def _pixels(image: Image.Image) -> Array:
-    if image.mode.startswith(("I", "F")):  # 16 bit
-        image = Image.fromarray(np.asarray(image, np.float32) / 257)
+    if image.mode.startswith("I"):  # 16 bits, where some programs put 8
+        wide = np.asarray(image, np.float32)
+        image = Image.fromarray(wide / 257 if wide.max() > 255 else wide)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
