@@ -1,37 +1,16 @@
 """Plain numpy as in a tutorial, with the Jacobian of each sample in a Python loop."""
 
-import math
-import sys
-import time
-
 import numpy as np
-from common import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, load, report
+from numpy_training import train
 
-sys.argv.pop()
-rng = np.random.default_rng(0)
-images, labels = load("train")
-x = images.astype(np.float32) / 255
-y = np.eye(10, dtype=np.float32)[labels]
-W, b = rng.normal(0, 0.01, (784, 10)).astype(np.float32), np.zeros(10, np.float32)
-vW, vb = np.zeros_like(W), np.zeros_like(b)
-started = time.perf_counter()
-step, steps = 0, EPOCHS * -(-len(x) // BATCH)
-for _ in range(EPOCHS):
-    order = rng.permutation(len(x))
-    for start in range(0, len(x), BATCH):
-        chosen = order[start : start + BATCH]
-        xb, yb = x[chosen], y[chosen]
-        logits = xb @ W + b
-        exps = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probs = exps / exps.sum(axis=1, keepdims=True)
-        dprobs = -yb / np.maximum(probs, 1e-12) / len(xb)
-        dlogits = np.empty_like(probs)
-        for i, p in enumerate(probs):
-            dlogits[i] = (np.diagflat(p) - np.outer(p, p)) @ dprobs[i]
-        rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        vW = MOMENTUM * vW + xb.T @ dlogits + DECAY * W
-        vb = MOMENTUM * vb + dlogits.sum(axis=0)
-        W = W - rate * vW
-        b = b - rate * vb
-        step += 1
-report(time.perf_counter() - started, W, b)
+
+def dlogits_of(probs, one_hot):
+    """Multiply the gradient of each sample by that sample's Jacobian."""
+    dprobs = -one_hot / np.maximum(probs, 1e-12) / len(probs)
+    dlogits = np.empty_like(probs)
+    for i, p in enumerate(probs):
+        dlogits[i] = (np.diagflat(p) - np.outer(p, p)) @ dprobs[i]
+    return dlogits
+
+
+train(dlogits_of)
