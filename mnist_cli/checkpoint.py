@@ -10,14 +10,7 @@ from mnist_cli import npz
 from mnist_cli.config import FIELDS, Config
 from mnist_cli.errors import ConfigError, ModelFileError
 from mnist_cli.functional import Array
-from mnist_cli.model_file import (
-    METADATA_LIMIT,
-    WEIGHT_BYTES,
-    pack,
-    unpack,
-    unpack_config,
-    weights,
-)
+from mnist_cli.model_file import LIMITS, pack, unpack, unpack_config, weights
 from mnist_cli.network import Params
 from mnist_cli.training import Epoch, State
 
@@ -62,9 +55,9 @@ def load(path: Path, config: Config, data: str) -> State:
         ModelFileError: the file is damaged, or of another run; it names what differs.
 
     """
-    limits = {"metadata": 4 * METADATA_LIMIT + 4096, "history": HISTORY_BYTES}
+    limits = {"metadata": LIMITS["metadata"], "history": HISTORY_BYTES}
     for suffix in PARTS:
-        limits |= {f"W{suffix}": WEIGHT_BYTES, f"b{suffix}": 4096}
+        limits |= {f"{name}{suffix}": LIMITS[name] for name in Params._fields}
     arrays = npz.read(path, limits, size_limit=8 << 20)
     try:
         if "metadata" not in arrays:

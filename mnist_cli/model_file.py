@@ -15,8 +15,8 @@ from mnist_cli.functional import Array
 from mnist_cli.network import CLASSES, INPUTS, LARGEST, Params
 
 FORMAT = 1
-METADATA_LIMIT = 1 << 16  # characters
-WEIGHT_BYTES = INPUTS * CLASSES * 8 + 4096  # float64 and its header
+# What a member of the archive may take up, in bytes: float64 or 65,536 characters, and a header.
+LIMITS = {"W": INPUTS * CLASSES * 8 + 4096, "b": 4096, "metadata": 4 * (1 << 16) + 4096}
 SHAPES = {"W": (INPUTS, CLASSES), "b": (CLASSES,)}
 
 
@@ -61,8 +61,7 @@ def load(path: Path) -> Model:
         ModelFileError: the file is missing, damaged, hostile, or of a later format.
 
     """
-    limits = {"W": WEIGHT_BYTES, "b": 4096, "metadata": 4 * METADATA_LIMIT + 4096}
-    arrays = npz.read(path, limits, size_limit=1 << 20)
+    arrays = npz.read(path, LIMITS, size_limit=1 << 20)
     try:
         params = Params(weights(arrays, "W"), weights(arrays, "b"))
         if "metadata" not in arrays:
