@@ -14,22 +14,14 @@ NORMALIZATIONS = ("none", "deskew", "moment")
 SCHEDULES = ("cosine", "constant")
 
 
-def _field(default: Any, help_: str, rule: str, holds: Callable[[Any], bool]) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"help": help_, "rule": rule, "holds": holds}
-    )
+def _field(default: Any, help_: str, rule: str, holds: Callable[[Any], bool], **extra: Any) -> Any:
+    metadata = {"help": help_, "rule": rule, "holds": holds} | extra
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _choice(default: str, help_: str, choices: tuple[str, ...]) -> Any:
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": help_,
-            "rule": f"one of {', '.join(choices)}",
-            "holds": choices.__contains__,
-            "choices": choices,
-        },
-    )
+    rule = f"one of {', '.join(choices)}"
+    return _field(default, help_, rule, choices.__contains__, choices=choices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +54,15 @@ class Config:
     )
     schedule: str = _choice("cosine", "Course of the learning rate.", SCHEDULES)
     validation_size: int = _field(
-        5000, "Training images set aside to judge by.", "0 or above", lambda v: 0 <= v < 2**31
+        5000,
+        "Training images set aside to judge by.",
+        "from 0 to 2147483647",
+        lambda v: 0 <= v < 2**31,
     )
     patience: int = _field(
         0,
         "Stop after this many epochs without a lower validation loss (0: never).",
-        "0 or above",
+        "from 0 to 2147483647",
         lambda v: 0 <= v < 2**31,
     )
     normalize: str = _choice("none", "How to straighten each image first.", NORMALIZATIONS)
