@@ -312,9 +312,7 @@ def train(
 
         plots.check(plot)
     split = _training_split(settings, data_dir, mirror, offline, out)
-    images = split.images
-    if settings.normalize != "none":
-        images = normalize.cached(images, settings.normalize, data_dir / settings.dataset)
+    images = normalize.cached(split.images, settings.normalize, data_dir / settings.dataset)
     states = run(
         images,
         split.labels,

@@ -83,9 +83,8 @@ def cached(images: Images, method: str, directory: Path) -> Images:
                 return kept
     result = normalize(images, method)
     with contextlib.suppress(MnistError, OSError):
-        if (
-            directory.stat().st_mode & 0o222
-        ):  # root may write to a read-only directory, but shall not
+        # Root could write to a read-only directory as well, but shall not.
+        if directory.stat().st_mode & 0o222:
             with publish(path) as file:
                 file.write(source + _digest(source, result))
                 file.write(result.data)
@@ -167,6 +166,7 @@ def _widths(
     whole = np.maximum(var_x, LEAST_VARIANCE)
 
     def width(weight: Floats) -> Floats:
+        """Return the width of the rows that `weight` (N, 28) picks, as such a share, (N, 1)."""
         part = (spread * weight).sum(axis=1) / np.maximum((ink * weight).sum(axis=1), 1e-6)
         return np.sqrt(np.maximum(part, LEAST_VARIANCE) / whole)[:, None]  # type: ignore[no-any-return]
 
