@@ -54,10 +54,12 @@ class State:
 
     def is_done(self, config: Config) -> bool:
         """Tell whether all epochs were run, or patience ran out."""
-        if len(self.history) >= config.epochs:
+        epochs = len(self.history)
+        if epochs >= config.epochs:
             return True
-        patience = config.patience and bool(self.history)
-        return bool(patience) and len(self.history) - self.best_epoch >= config.patience
+        if not (config.patience and epochs):
+            return False
+        return epochs - self.best_epoch >= config.patience
 
     def final(self, config: Config) -> tuple[Params, Epoch]:
         """Return the parameters to keep, with the epoch they come from."""
