@@ -114,6 +114,7 @@ def _undisturbed() -> Iterator[None]:
     came: list[int] = []
 
     def remember(number: int, frame: object) -> None:
+        """Keep the signal for later, and let a second one kill."""
         came.append(number)
         signal.signal(number, signal.SIG_DFL)
 
