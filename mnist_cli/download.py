@@ -2,14 +2,12 @@
 
 A file is received as .gz into a partial file beside its destination, which outlives a cut
 connection and a kill and is continued wherever there is a mirror. Only what has the right
-SHA-256 is published. The only importer of requests.
+SHA-256 is published.
 """
 
 import contextlib
 import hashlib
-import http
 import io
-import math
 import os
 import re
 import shutil
@@ -17,15 +15,11 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urljoin, urlsplit
+from typing import IO
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import requests
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
-from urllib3.util import Retry
-
-from mnist_cli import __version__, idx, synthetic
+from mnist_cli import idx, synthetic
 from mnist_cli.datasets import (
     NAMES,
     Dataset,
@@ -33,31 +27,12 @@ from mnist_cli.datasets import (
     Event,
     File,
     Notice,
-    Progress,
     check_directory,
     find,
 )
 from mnist_cli.errors import DataError, DownloadError, MnistError
 from mnist_cli.files import publish
-
-CONNECT_SECONDS = 5.0
-STALL_SECONDS = 10.0
-STALL_BYTES = 10_240  # less than this in STALL_SECONDS is a stall as well
-RETRY_SECONDS = 10.0  # the retries of one file at one mirror begin within
-RETRIES = Retry(3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
-_CHUNK = 1 << 16  # bytes
-
-
-class _MirrorError(Exception):
-    """A mirror does not give the file; the text says why."""
-
-
-class _TryAgainError(_MirrorError):
-    """Another try at this mirror may do, `wait` seconds from now at the earliest."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+from mnist_cli.mirror import MirrorError, Session, open_session, receive
 
 
 def download(
@@ -78,26 +53,7 @@ def download(
     left = [(file, b"") for file in dataset.files] or _generate()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            # Where no lock can be written, no other process writes either.
-            with contextlib.suppress(OSError):
-                lock = stack.enter_context((directory / ".lock").open("ab"))
-                yield from _wait_for(lock, directory)
-            for file, _ in left:
-                _refuse_own(file, directory)
-            session = stack.enter_context(_session())
-            while left:
-                file, content = left[0]
-                sha256 = None if force else (yield from _verify(file, directory))
-                status = "verified"
-                if sha256 is None and content:
-                    sha256, status = _store(file, directory, [content]), "generated"
-                elif sha256 is None:
-                    sources = mirrors or dataset.mirrors
-                    sha256 = yield from _fetch(session, file, directory, sources)
-                    status = "downloaded"
-                del left[0]
-                yield Done(file.name, file.size, sha256, status)
+        yield from _get_all(left, directory, mirrors or dataset.mirrors, force)
     except (DownloadError, DataError):
         raise
     except (OSError, MnistError) as error:
@@ -108,6 +64,31 @@ def download(
         raise DownloadError(
             f"{reason}; {directory} has to be writable with {needed} bytes free"
         ) from error
+
+
+def _get_all(
+    left: list[tuple[File, bytes]], directory: Path, mirrors: Sequence[str], force: bool
+) -> Iterator[Event]:
+    """Put the files in place, holding the directory's lock; take out of `left` what is done."""
+    with contextlib.ExitStack() as stack:
+        # Where no lock can be written, no other process writes either.
+        with contextlib.suppress(OSError):
+            lock = stack.enter_context((directory / ".lock").open("ab"))
+            yield from _wait_for(lock, directory)
+        for file, _ in left:
+            _refuse_own(file, directory)
+        session = stack.enter_context(open_session())
+        while left:
+            file, content = left[0]
+            sha256 = None if force else (yield from _verify(file, directory))
+            status = "verified"
+            if sha256 is None and content:
+                sha256, status = _store(file, directory, [content]), "generated"
+            elif sha256 is None:
+                sha256 = yield from _fetch(session, file, directory, mirrors)
+                status = "downloaded"
+            del left[0]
+            yield Done(file.name, file.size, sha256, status)
 
 
 def _generate() -> list[tuple[File, bytes]]:
@@ -213,7 +194,7 @@ def _install(source: Path, file: File, directory: Path) -> str:
     """Publish what `source`, plain or .gz, holds if it is official; return its SHA-256.
 
     Raises:
-        _MirrorError: it is not.
+        MirrorError: it is not.
         MnistError: it cannot be written.
 
     """
@@ -223,7 +204,7 @@ def _install(source: Path, file: File, directory: Path) -> str:
             raise DataError("only the .gz can be verified")
         sha256 = _store(file, directory, idx.chunks(source, file.size + 1))
     except DataError as error:
-        raise _MirrorError(
+        raise MirrorError(
             f"not the official file: {source.stat().st_size} bytes with SHA-256 {found[:16]}…, "
             f"expected {file.gz_size} with {file.gz_sha256[:16]}…"
         ) from error
@@ -256,7 +237,7 @@ def _store(file: File, directory: Path, chunks: Iterable[bytes]) -> str:
 
 
 def _fetch(
-    session: requests.Session, file: File, directory: Path, mirrors: Sequence[str]
+    session: Session, file: File, directory: Path, mirrors: Sequence[str]
 ) -> Generator[Event, None, str]:
     """Try each mirror in turn; return the SHA-256 of the file once it is in place."""
     reasons = []
@@ -267,7 +248,7 @@ def _fetch(
                 return (yield from _fetch_url(session, url, file, directory))
             local = url2pathname(urlsplit(mirror).path) if "://" in mirror else mirror
             return _fetch_local(Path(local), file, directory)
-        except (DataError, _MirrorError) as error:
+        except (DataError, MirrorError) as error:
             reasons.append(_presentable(f"{mirror}: {error}"))
             yield Notice(f"{file.name}: {reasons[-1]}")
     raise DownloadError(
@@ -278,18 +259,18 @@ def _fetch(
 
 def _fetch_local(source: Path, file: File, directory: Path) -> str:
     """Install the file from a directory that holds it, plain or .gz."""
-    reason = _MirrorError("no such file")
+    reason = MirrorError("no such file")
     for path in find(source, file.name):
         if path.is_file():
             try:
                 return _install(path, file, directory)
-            except _MirrorError as error:
+            except MirrorError as error:
                 reason = error
     raise reason
 
 
 def _fetch_url(
-    session: requests.Session, url: str, file: File, directory: Path
+    session: Session, url: str, file: File, directory: Path
 ) -> Generator[Event, None, str]:
     """Receive the .gz and install it; what was resumed and is wrong is fetched once from zero."""
     partial = _partial(file, directory)
@@ -297,143 +278,17 @@ def _fetch_url(
     while True:
         try:
             with partial.open("ab") as out:
-                resumed = yield from _receive(session, url, file, out)
+                resumed = yield from receive(session, url, file, out)
         except OSError:
             partial.unlink(missing_ok=True)  # so that a full disk does not stay full
             raise
         try:
             return _install(partial, file, directory)
-        except _MirrorError:
+        except MirrorError:
             partial.unlink()
             if not (resumed and once_more):
                 raise
             once_more = False
-
-
-def _receive(
-    session: requests.Session, url: str, file: File, out: IO[bytes]
-) -> Generator[Progress, None, bool]:
-    """Continue `out` until the server has sent it all; return whether a part was there before."""
-    retries, deadline = RETRIES, math.inf
-    while (offset := out.seek(0, os.SEEK_END)) != file.gz_size:
-        try:
-            return (yield from _transfer(session, url, file, out, offset)) > 0
-        except _TryAgainError as error:
-            deadline = min(deadline, time.monotonic() + RETRY_SECONDS)
-            try:
-                retries = retries.increment("GET", url)
-            except MaxRetryError:
-                raise error from None
-            wait = max(error.wait, retries.get_backoff_time())
-            if time.monotonic() + wait > deadline:
-                raise
-            time.sleep(wait)
-    return True
-
-
-def _transfer(
-    session: requests.Session, url: str, file: File, out: IO[bytes], offset: int
-) -> Generator[Progress, None, int]:
-    """Ask once for what is missing from `offset` on; return where the answer really began."""
-    with _get(session, url, offset) as response:
-        code, content_range = response.status_code, response.headers.get("Content-Range", "")
-        if code == 416 or (code == 206 and not content_range.startswith(f"bytes {offset}-")):
-            out.truncate(0)
-            raise _TryAgainError(f"HTTP {code}: nothing from byte {offset} on")
-        if code not in (200, 206):
-            raise _refusal(response)
-        start = offset = offset if code == 206 else 0
-        announced = response.raw.length_remaining
-        response.raw.enforce_content_length = False  # done below: not every urllib3 does it
-        if announced is not None and start + announced > file.gz_size:
-            raise _MirrorError(f"expected {file.gz_size} bytes, announced {start + announced}")
-        for chunk in _body(response):
-            if offset == 0 and chunk[:1] != b"\x1f":
-                raise _MirrorError(f"no .gz file: it begins with {chunk[:15]!r}")
-            if offset + len(chunk) > file.gz_size:
-                out.truncate(0)
-                raise _MirrorError(f"expected {file.gz_size} bytes, found more")
-            out.truncate(offset)  # only now, when there is something to take its place
-            offset += out.write(chunk)
-            yield Progress(file.name, offset, file.gz_size)
-        if announced is not None and offset < start + announced:
-            raise _TryAgainError(f"cut at byte {offset} of {start + announced}")
-    return start
-
-
-def _get(session: requests.Session, url: str, offset: int) -> requests.Response:
-    headers = {"Range": f"bytes={offset}-"} if offset else {}
-    timeout = (CONNECT_SECONDS, STALL_SECONDS)
-    try:
-        return session.get(url, headers=headers, stream=True, timeout=timeout)
-    except (requests.RequestException, HTTPError, ValueError) as error:
-        raise _failure(error) from error
-
-
-def _body(response: requests.Response) -> Iterator[bytes]:
-    """Yield the bytes as they come, and give up when too few do."""
-    since, received = time.monotonic(), 0
-    while True:
-        try:
-            chunk = response.raw.read1(_CHUNK, decode_content=False)  # what is there, up to _CHUNK
-        except HTTPError as error:
-            raise _failure(error) from error
-        if not chunk:
-            return
-        received += len(chunk)
-        if time.monotonic() > since + STALL_SECONDS:
-            if received < STALL_BYTES:
-                raise _MirrorError(f"stalled: {received} bytes in {STALL_SECONDS:g} s")
-            since, received = time.monotonic(), 0
-        yield chunk
-
-
-def _refusal(response: requests.Response) -> _MirrorError:
-    """Name the status in our own words: the server's might hold anything."""
-    code = response.status_code
-    reason = f"HTTP {code}"
-    with contextlib.suppress(ValueError):
-        reason += f" {http.HTTPStatus(code).phrase}"
-    if not RETRIES.is_retry("GET", code, "Retry-After" in response.headers):
-        return _MirrorError(reason)
-    wait = 0.0
-    with contextlib.suppress(HTTPError, ValueError, OverflowError):
-        wait = RETRIES.get_retry_after(response.raw) or 0.0
-    return _TryAgainError(reason, wait)
-
-
-def _failure(error: Exception) -> _MirrorError:
-    """Give the reason of a failed request; only after a cut connection another try may do."""
-    cut = any(isinstance(layer, ProtocolError) for layer in (error, *error.args))
-    root = _innermost(error)
-    reason = getattr(root, "strerror", None) or str(root) or type(root).__name__
-    return _TryAgainError(reason) if cut else _MirrorError(reason)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Unwrap what requests wraps in layers, in `__cause__`, `reason` or the arguments."""
-    for layer in (error.__cause__, getattr(error, "reason", None), *reversed(error.args)):
-        if isinstance(layer, BaseException):
-            return _innermost(layer)
-    return error
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    # The .gz as it is: an encoding on top would be undone or not, by whoever is in between.
-    session.headers["Accept-Encoding"] = "identity"
-    session.headers["User-Agent"] = f"mnist-cli/{__version__}"
-    session.max_redirects = 5
-    session.hooks["response"].append(_check_redirect)
-    return session
-
-
-def _check_redirect(response: requests.Response, **_: Any) -> None:
-    if response.is_redirect:
-        response.close()  # or requests would read all of it
-        target = urlsplit(urljoin(response.url, response.headers["Location"]))
-        if response.url.startswith("https:") and target.scheme != "https":
-            raise requests.exceptions.InvalidSchema("redirected from https to http")
 
 
 def _presentable(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from urllib3.util import Retry
 
-from mnist_cli import download, idx, synthetic
+from mnist_cli import download, idx, mirror, synthetic
 from mnist_cli.datasets import DATASETS, MNIST, NAMES, Dataset, Done, Event, Notice, Progress
 from mnist_cli.errors import DataError, DownloadError, MissingDataError
 from tests.faulty_server import MIB, PACKED, RAW, SMALL, FaultyServer, serving
@@ -34,10 +34,10 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for nothing long."""
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(download, "STALL_SECONDS", 1.0)
-    quick = Retry(3, backoff_factor=0.01, status_forcelist=download.RETRIES.status_forcelist)
-    monkeypatch.setattr(download, "RETRIES", quick)
+    monkeypatch.setattr(mirror, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(mirror, "STALL_SECONDS", 1.0)
+    quick = Retry(3, backoff_factor=0.01, status_forcelist=mirror.RETRIES.status_forcelist)
+    monkeypatch.setattr(mirror, "RETRIES", quick)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -229,7 +229,7 @@ def test_only_mirror(server: FaultyServer, target: Path, fault: str) -> None:
 
 def test_slow_and_steady(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes longer than a stall may last, but sends on, is not given up."""
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(mirror, "STALL_SECONDS", 0.5)
     with serving(FaultyServer(chunk=4096)) as server:
         assert notices(fetch(target, server.url("slow"), dataset=FIRST)) == []
     assert_complete(target, FIRST)
@@ -245,7 +245,7 @@ def test_retries_end(server: FaultyServer, target: Path, monkeypatch: pytest.Mon
         fetch(target, server.url("broken"))
     assert len(server.asked) == 1 + 4
 
-    monkeypatch.setattr(download, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(mirror, "RETRY_SECONDS", 0.0)
     with pytest.raises(DownloadError):
         fetch(target, server.url("broken"))
     assert len(server.asked) in (1 + 4 + 1, 1 + 4 + 2)  # the first retry comes at once
