@@ -1,21 +1,19 @@
-"""The commands: each parses, calls and renders. The only importer of click and tqdm.
+"""The commands: each parses, calls and renders. Only here and in `console` click is imported.
 
 Whatever is slow to import is imported in the command that needs it, so that `--help` is quick.
 """
 
 import dataclasses
-import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mnist_cli import __version__, config
+from mnist_cli import __version__, config, console
 from mnist_cli.config import Config
 from mnist_cli.errors import MissingDataError, MnistError
 
@@ -31,99 +29,6 @@ THREADS = (
     *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
     "VECLIB_MAXIMUM_THREADS",
 )
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came."""
-
-    exit_code = 130
-
-
-class Program(click.Group):
-    """The one place where what was raised becomes one line on stderr and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; give an interruption its exit code."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            how = (ctx.meta.get(f"mnist_cli.{key}", "") for key in ("done", "go_on"))
-            _say("Interrupted" + "".join(how), err=True)
-            raise click.exceptions.Exit(getattr(error, "exit_code", 130)) from error
-
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run the program and exit."""
-        try:
-            code = super().main(*args, **extra | {"standalone_mode": False})
-        except MnistError as error:
-            code = _fail(str(error), error.exit_code)
-        except click.ClickException as error:
-            ctx = getattr(error, "ctx", None)
-            hint = f"; try '{ctx.command_path} --help'" if ctx else ""
-            code = _fail(error.format_message().rstrip(".") + hint, error.exit_code)
-        except (click.Abort, KeyboardInterrupt):  # before or after the command itself
-            code = 130
-        except MemoryError:
-            code = _fail("there is not enough memory for this", 1)
-        except OSError as error:
-            _silence(sys.stdout)
-            code = _fail(f"cannot write the output: {error.strerror}", 1)
-        sys.exit(code)
-
-
-class Output:
-    """Where a command's words go: results to stdout, the rest to stderr."""
-
-    def __init__(self, *, quiet: bool, json: bool) -> None:
-        self.quiet = quiet
-        self.json = json
-        self.cut_off = False
-
-    def result(self, text: str) -> None:
-        """Print a part of the result that people read."""
-        if not self.json and not self.cut_off:
-            self.cut_off = not _say(text)
-
-    def document(self, value: object) -> None:
-        """Print the result that programs read."""
-        if self.json:
-            self.cut_off = not _say(json.dumps(value, allow_nan=False, indent=2))
-
-    def note(self, text: str) -> None:
-        """Tell what goes on."""
-        if not self.quiet:
-            _say(text, err=True)
-
-    @property
-    def exit_code(self) -> int:
-        """1 where the reader of stdout went away before the end."""
-        return int(self.cut_off)
-
-    def bar(self, **options: Any) -> Any:
-        """Return a progress bar that is drawn on a terminal only."""
-        from tqdm import tqdm
-
-        return tqdm(disable=True if self.quiet else None, leave=False, **options)
-
-
-def _say(text: str, *, err: bool = False) -> bool:
-    """Print a line; return False where the reader is gone, who then is not written to again."""
-    try:
-        click.echo(text, err=err)
-    except BrokenPipeError:
-        _silence(sys.stderr if err else sys.stdout)
-        return False
-    return True
-
-
-def _silence(stream: Any) -> None:
-    """Let all that is still written to `stream` go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _fail(message: str, exit_code: int) -> int:
-    _say("Error: " + " ".join(message.split()), err=True)
-    return exit_code
 
 
 def _hyperparameters(command: Command) -> Command:
@@ -197,7 +102,7 @@ def _output_options(command: Command) -> Command:
 
 
 @click.group(
-    cls=Program,
+    cls=console.Program,
     context_settings={
         "auto_envvar_prefix": "MNIST_CLI",
         "help_option_names": ["-h", "--help"],
@@ -230,7 +135,7 @@ def download(
     """Fetch and verify the four files of a data set."""
     from mnist_cli import datasets
 
-    out = Output(quiet=quiet, json=json)
+    out = console.Output(quiet=quiet, json=json)
     files = []
     for done in _render(datasets.download(dataset, data_dir, mirror, force=force), out):
         files.append(dataclasses.asdict(done))
@@ -240,7 +145,7 @@ def download(
     return out.exit_code
 
 
-def _render(events: "Iterable[Event]", out: Output) -> Iterator[Any]:
+def _render(events: "Iterable[Event]", out: console.Output) -> Iterator[Any]:
     """Draw a bar for each file, pass on the notices, and yield what is done."""
     from mnist_cli.datasets import Done, Notice, Progress
 
@@ -292,21 +197,16 @@ def train(
     **hyperparameters: Any,
 ) -> int:
     """Train a model and write it to a file."""
-    out = Output(quiet=quiet, json=json)
+    out = console.Output(quiet=quiet, json=json)
     settings = Config(**hyperparameters)
     context = click.get_current_context()
     if resume and not checkpoint:
         raise click.UsageError("--resume needs --checkpoint FILE.", context)
-    paths = [path for path in (output, metrics_file, plot, checkpoint) if path]
-    plain = [path.resolve() for path in paths if path.is_file() or not path.exists()]
-    if len(set(plain)) < len(plain):
-        raise click.UsageError("Two of the files to write are the same.", context)
-    from mnist_cli import files, normalize
+    _check_writable([path for path in (output, metrics_file, plot, checkpoint) if path])
+    from mnist_cli import normalize
     from mnist_cli.model_file import Model, save
     from mnist_cli.run import run
 
-    for path in paths:
-        files.check_writable(path)
     if plot:
         from mnist_cli import plots
 
@@ -323,7 +223,7 @@ def train(
     )
     if checkpoint:
         go_on = f"; to go on, run the same command with --resume (state in {checkpoint})"
-        context.meta["mnist_cli.go_on"] = go_on
+        context.meta[console.GO_ON] = go_on
     state = _show_epochs(states, settings.epochs, out)
     params, kept = state.final(settings)
     figures = {name: getattr(kept, name) for name in _FIGURES}
@@ -331,14 +231,9 @@ def train(
     save(output, Model(params, settings.dataset, settings.normalize, settings, metrics))
     if plot:
         plots.training(plot, state.history)
-    seconds = math.fsum(epoch.seconds for epoch in state.history)
-    images_seen = len(state.history) * (len(images) - settings.validation_size)
-    out.document(
-        {"model": str(output), "dataset": settings.dataset, "epochs": len(state.history)}
-        | figures
-        | {"seconds": seconds, "images_per_second": images_seen / seconds}
-        | {"config": dataclasses.asdict(settings)}
-    )
+    begin = {"model": str(output), "dataset": settings.dataset, "epochs": len(state.history)}
+    speed = _speed(state, len(images) - settings.validation_size)
+    out.document(begin | figures | speed | {"config": dataclasses.asdict(settings)})
     out.result(f"{output} holds the parameters of epoch {kept.epoch}.")
     return out.exit_code
 
@@ -346,8 +241,26 @@ def train(
 _FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
+def _check_writable(paths: list[Path]) -> None:
+    """Raise an error, before anything is done, if the files cannot be written or are not apart."""
+    plain = [path.resolve() for path in paths if path.is_file() or not path.exists()]
+    if len(set(plain)) < len(plain):
+        context = click.get_current_context()
+        raise click.UsageError("Two of the files to write are the same.", context)
+    from mnist_cli import files
+
+    for path in paths:
+        files.check_writable(path)
+
+
+def _speed(state: "State", examples: int) -> dict[str, float]:
+    """Return the seconds of all epochs, and how many of the `examples` went by in one."""
+    seconds = math.fsum(epoch.seconds for epoch in state.history)
+    return {"seconds": seconds, "images_per_second": len(state.history) * examples / seconds}
+
+
 def _training_split(
-    settings: Config, data_dir: Path, mirror: tuple[str, ...], offline: bool, out: Output
+    settings: Config, data_dir: Path, mirror: tuple[str, ...], offline: bool, out: console.Output
 ) -> "Split":
     """Load the training images, after downloading them if need be."""
     from mnist_cli import datasets
@@ -362,7 +275,7 @@ def _training_split(
     return datasets.load(settings.dataset, "train", data_dir)
 
 
-def _show_epochs(states: "Iterator[State]", epochs: int, out: Output) -> "State":
+def _show_epochs(states: "Iterator[State]", epochs: int, out: console.Output) -> "State":
     """Print a line an epoch, below it a bar, and return the last state."""
     meta = click.get_current_context().meta
     state = next(states)
@@ -370,7 +283,7 @@ def _show_epochs(states: "Iterator[State]", epochs: int, out: Output) -> "State"
         out.note(f"Going on after epoch {len(state.history)}.")
     with out.bar(total=epochs, initial=len(state.history), unit="epoch") as bar:
         for state in states:
-            meta["mnist_cli.done"] = f" after epoch {len(state.history)}"
+            meta[console.DONE] = f" after epoch {len(state.history)}"
             bar.clear()
             out.result(_epoch_line(state.history[-1], epochs))
             bar.update()
@@ -429,7 +342,7 @@ def evaluate(
     json: bool,
 ) -> int:
     """Judge a model by the test images."""
-    out = Output(quiet=quiet, json=json)
+    out = console.Output(quiet=quiet, json=json)
     from mnist_cli import datasets, evaluation, files, model_file, report
     from mnist_cli import normalize as normalization
 
@@ -451,7 +364,9 @@ def evaluate(
     for warning in report.warnings(figures):
         out.note(f"Warning: {warning}")
     out.document({"model": str(model), "dataset": dataset, "split": split} | figures.to_json())
-    out.result(report.report(str(model), dataset, split, figures, names, color=_color()))
+    out.result(
+        report.report(str(model), dataset, split, figures, names, color=console.wants_color())
+    )
     if plot:
         title = f"{model} on {dataset}, {split} split"
         plots.evaluation(plot, figures, data.images, loaded.params, names, title)
@@ -459,11 +374,6 @@ def evaluate(
         out.note(f"The accuracy {figures.accuracy:.4f} is below {min_accuracy}.")
         return 3
     return out.exit_code
-
-
-def _color() -> bool:
-    """Tell whether stdout is a terminal that wants colours (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 @cli.command()
@@ -475,7 +385,7 @@ def _color() -> bool:
 @_output_options
 def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json: bool) -> int:
     """Tell which digit each picture shows; - reads a picture from standard input."""
-    out = Output(quiet=quiet, json=json)
+    out = console.Output(quiet=quiet, json=json)
     from mnist_cli import datasets, model_file, network
     from mnist_cli import images as pictures
     from mnist_cli.normalize import normalize
@@ -487,7 +397,7 @@ def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json
         try:
             prepared = pictures.prepare(sys.stdin.buffer if str(path) == "-" else path, str(path))
         except MnistError as error:
-            _fail(str(error), error.exit_code)
+            console.fail(str(error), error.exit_code)
             continue
         [seen] = normalize(prepared[None], loaded.normalize)
         probs = network.predict(loaded.params, seen[None])[0].tolist()
@@ -498,7 +408,7 @@ def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json
         answers.append(answer)
         out.result(f"{path}: {answer.get('label_name', label)} ({probs[label]:.1%})")
         if show:
-            out.result(pictures.render(seen, color=_color()))
+            out.result(pictures.render(seen, color=console.wants_color()))
     out.document(answers)
     return int(len(answers) < len(images)) or out.exit_code
 
@@ -507,16 +417,5 @@ def main() -> None:
     """Run the program: what the commands `mnist-cli` and `python -m mnist_cli` start."""
     if not any(name in os.environ for name in THREADS):
         os.environ.update(dict.fromkeys(THREADS, "1"))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")
+    console.set_up()
     cli()
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends at once
-    interrupted = Interrupted()
-    interrupted.exit_code = 128 + number
-    raise interrupted
