@@ -414,7 +414,7 @@ def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json
 
 
 def main() -> None:
-    """Run the program: what the commands `mnist-cli` and `python -m mnist_cli` start."""
+    """Run the program on the arguments of its command line, and exit."""
     if not any(name in os.environ for name in THREADS):
         os.environ.update(dict.fromkeys(THREADS, "1"))
     console.set_up()

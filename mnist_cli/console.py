@@ -49,6 +49,7 @@ class Program(click.Group):
         except OSError as error:
             _silence(sys.stdout)
             code = fail(f"cannot write the output: {error.strerror}", 1)
+        _let_finish()
         sys.exit(code)
 
 
@@ -120,6 +121,13 @@ def set_up() -> None:
             signal.signal(number, _interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
+
+
+def _let_finish() -> None:
+    """Ignore what comes once all is done: it would find an interpreter half taken down."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -559,6 +559,41 @@ def test_signals(data_dir: Path, tmp_path: Path, number: int, code: int) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"data", "c.npz"}
 
 
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        ("sys.meta_path.insert(0, Finder())", 130),
+        ("atexit.register(interrupt)", 0),
+    ],
+    ids=["import", "exit"],
+)
+def test_an_interruption_at_either_end_shows_no_traceback(
+    tmp_path: Path, when: str, code: int
+) -> None:
+    """Ctrl-C while Click is imported, and when all is done and Python takes itself down."""
+    script = f"""
+import atexit, os, signal, sys
+
+def interrupt(): os.kill(os.getpid(), signal.SIGINT)
+
+class Finder:
+    def find_spec(self, name, *_): name == "click" and interrupt()
+
+{when}
+from mnist_cli.__main__ import main
+main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, "download", "--dataset", "synthetic", "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (code, "")
+    assert (tmp_path / "data" / "synthetic").exists() == (code == 0)
+
+
 def test_progress_bar_on_a_terminal_only(data_dir: Path, tmp_path: Path) -> None:
     def stderr(*args: str) -> str:
         ours, theirs = pty.openpty()

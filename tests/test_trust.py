@@ -100,6 +100,7 @@ def start(folder: Path, *args: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        pipesize=4096,  # holds about forty lines: no run gets further ahead of its reader
     )
 
 
@@ -111,7 +112,7 @@ def test_a_killed_run_ends_as_if_it_was_never_killed(
     run: Run, tmp_path: Path, number: int, code: int
 ) -> None:
     """The signal goes to the whole process group, at random moments; each epoch counts once."""
-    options = ["--epochs", "40", "--metrics-file", "m.jsonl"]
+    options = ["--epochs", "200", "--metrics-file", "m.jsonl"]  # too many to finish before
     assert run(*TRAIN, *options, "-o", "unbroken.npz").returncode == 0
     expected = metrics(tmp_path / "m.jsonl")
     rng = random.Random(number)
