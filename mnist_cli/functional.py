@@ -97,17 +97,12 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     return losses
 
 
-@functools.cache
-def _labels(classes: int, dtype: np.dtype[Any]) -> Array:
-    return np.arange(classes, dtype=dtype)
-
-
 def cross_entropy_backward(probs: Array, y: Array) -> Array:
     """Return ∂L/∂p of the batch's mean cross-entropy: −1/(B p_y) at the label, 0 elsewhere.
 
     probs (B, C), y (B,) integers in [0, C) → dprobs (B, C).
     """
     batch, classes = probs.shape
-    one_hot = (_labels(classes, y.dtype)[:, None] == y).T  # (B, C), laid out class-first
+    one_hot = _identity(classes, probs.dtype).take(y, axis=1).T  # (B, C), laid out class-first
     dprobs: Array = one_hot / (-batch * probs)
     return dprobs
