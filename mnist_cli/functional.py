@@ -7,12 +7,16 @@ fastest on class-first arrays (Fortran order), where every operation is one pass
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+# Up to so many multiplications OpenBLAS takes the product of two matrices without copying them
+# first, on processors with AVX-512 (its pull request 3335); 128 images take 1,003,520.
+SMALL_PRODUCT = 1_000_000
 
 
 def linear(x: Array, W: Array, b: Array) -> Array:
@@ -20,7 +24,7 @@ def linear(x: Array, W: Array, b: Array) -> Array:
 
     x (B, D), W (D, C), b (C,) → logits (B, C), laid out class-first.
     """
-    logits: Array = np.add(x @ W, b, order="F")
+    logits: Array = np.add(_product(x, W, "C"), b, order="F")
     return logits
 
 
@@ -29,8 +33,20 @@ def linear_backward(dlogits: Array, x: Array) -> tuple[Array, Array]:
 
     dlogits (B, C), x (B, D) → dW (D, C), db (C,).
     """
-    dW = (dlogits.T @ x).T  # xᵀ dlogits, in the order that BLAS does faster for few classes
-    return dW, dlogits.sum(axis=0)
+    return _product(x.T, dlogits, "F"), dlogits.sum(axis=0)
+
+
+def _product(a: Array, b: Array, order: Literal["C", "F"]) -> Array:
+    """Return a @ b in the memory layout `order`, the rows of `a` halved until products are small.
+
+    a (M, K), b (K, N) → (M, N).
+    """
+    (rows, inner), columns, parts = a.shape, b.shape[1], 1
+    while a.size * columns > parts * SMALL_PRODUCT and rows % (2 * parts) == 0:
+        parts *= 2
+    product = np.empty((rows, columns), np.result_type(a, b), order)
+    np.matmul(a.reshape(parts, -1, inner), b, out=product.reshape(parts, -1, columns))
+    return product
 
 
 def softmax(logits: Array) -> Array:

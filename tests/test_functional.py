@@ -195,6 +195,21 @@ def test_linear_on_numbers_worked_by_hand() -> None:
     np.testing.assert_array_equal([[11, 22, 30], [10, 23, 27]], functional.linear(x, W, b))
 
 
+@pytest.mark.parametrize("batch", [1, 125, 127, 128, 129, 250, 1000])
+def test_a_product_is_the_same_whether_taken_whole_or_in_parts(batch: int) -> None:
+    """Around the 1,000,000 multiplications of a part: 127 · 784 · 10 is below, 128 above."""
+    rng = np.random.default_rng(batch)
+    x, W, b = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((batch, 784), (784, 10), 10)
+    )
+    dlogits = rng.normal(size=(batch, 10)).astype(np.float32)
+    logits, dW = functional.linear(x, W, b), functional.linear_backward(dlogits, x)[0]
+    assert (np.float32, np.float32) == (logits.dtype, dW.dtype)
+    exact = x.astype(float)
+    np.testing.assert_allclose(logits, exact @ W + b, rtol=0, atol=3e-5 * 28)
+    np.testing.assert_allclose(dW, exact.T @ dlogits, rtol=0, atol=3e-5 * batch**0.5)
+
+
 @examples
 @given(batches())
 def test_cross_entropy_is_minus_the_log_of_the_labels_probability(logits: Array) -> None:
