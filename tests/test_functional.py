@@ -204,7 +204,7 @@ def test_a_product_is_the_same_whether_taken_whole_or_in_parts(batch: int) -> No
     )
     dlogits = rng.normal(size=(batch, 10)).astype(np.float32)
     logits, dW = functional.linear(x, W, b), functional.linear_backward(dlogits, x)[0]
-    assert (np.float32, np.float32) == (logits.dtype, dW.dtype)
+    assert logits.dtype == dW.dtype == np.float32
     exact = x.astype(float)
     np.testing.assert_allclose(logits, exact @ W + b, rtol=0, atol=3e-5 * 28)
     np.testing.assert_allclose(dW, exact.T @ dlogits, rtol=0, atol=3e-5 * batch**0.5)

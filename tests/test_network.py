@@ -60,6 +60,15 @@ def test_the_losses_are_added_up_and_the_right_answers_are_counted() -> None:
     assert correct == sum(row.argmax() == label for row, label in zip(logits, y, strict=True))
 
 
+@given(st.integers(1, 64), st.integers(0, 2**32 - 1))
+def test_the_first_of_equal_logits_is_the_answer(batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, 3, (batch, network.CLASSES)).astype(np.float32)
+    y = rng.integers(0, network.CLASSES, batch)
+    for order in (np.ascontiguousarray, np.asfortranarray):
+        assert evaluation.loss_and_hits(order(logits), y)[1] == (logits.argmax(axis=1) == y).sum()
+
+
 def test_the_gradients_go_through_the_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
     params, x, y = make_batch(8)
     right = network.logits_and_gradients(params, x, y)[1]
