@@ -1,7 +1,6 @@
 """The hyperparameters: one frozen record, its ranges, its JSON form."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +107,8 @@ def load(path: Path) -> dict[str, Any]:
             raise ConfigError('a config is one JSON object, like {"epochs": 10}')
         for name, value in values.items():
             if name not in FIELDS:
+                import difflib
+
                 nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
                 raise ConfigError(f"unknown key {_show(name)}; did you mean {nearest!r}?")
             check(name, value)
