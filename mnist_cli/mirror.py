@@ -7,8 +7,10 @@ import contextlib
 import http
 import math
 import os
+import threading
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -97,10 +99,26 @@ def _transfer(
 
 
 def _get(session: Session, url: str, offset: int) -> requests.Response:
+    """Ask in a thread that is left behind when it takes too long.
+
+    The timeouts bound each step of an answer alone: no time is set to a name server, nor to
+    headers that come byte by byte.
+    """
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     timeout = (CONNECT_SECONDS, STALL_SECONDS)
+    answer: Future[requests.Response] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(session.get(url, headers=headers, stream=True, timeout=timeout))
+        except BaseException as error:  # raised where the result is asked for
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        return session.get(url, headers=headers, stream=True, timeout=timeout)
+        return answer.result(sum(timeout))
+    except TimeoutError:
+        raise MirrorError(f"no answer in {sum(timeout):g} s") from None
     except (requests.RequestException, HTTPError, ValueError) as error:
         raise _failure(error) from error
 

@@ -249,6 +249,11 @@ class Handler(BaseHTTPRequestHandler):
                 break
             self.body(bytes([byte]))
 
+    def trickling_headers(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+        while not self.server.closing.wait(0.02):
+            self.body(b"x")
+
     def cut_once(self) -> None:
         if self.time == 1:
             self.cut_always()

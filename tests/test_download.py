@@ -131,6 +131,7 @@ FAULTS = {
     "silent": "timed out",
     "stalled": "timed out",
     "trickling": "stalled: ",
+    "trickling_headers": "no answer in ",
     "cut_without_range": "cut at byte ",
     "cut_chunked": "IncompleteRead",
     "hang_up": "Remote end closed connection without response",
