@@ -1,9 +1,8 @@
-"""Show where the time of an epoch goes, stage by stage, and how far it is from the floor.
+"""Show where the time of an epoch goes, stage by stage.
 
     python benchmarks/stages.py --data-dir data [--epochs 10]
 
-The floor is the same gathers, casts and two products, taken in halves too, with nothing else; the
-floor's epochs and the real ones take turns, so that both meet the same machine.
+How far the whole is from the floor, and from others, is what speed.py measures.
 """
 
 import argparse
@@ -36,12 +35,9 @@ def main() -> None:
     velocity = Params(np.zeros_like(params.W), np.zeros_like(params.b))
     rng = np.random.default_rng(0)
     stages: dict[str, list[float]] = defaultdict(list)
-    whole, floors = [], []
     for _ in range(args.epochs):
         order = rng.permutation(len(images))
-        whole.append(epoch(params, velocity, images, split.labels, order))
-        floors.append(floor(images, order))
-        for name, seconds in split_epoch(params, velocity, images, split.labels, order).items():
+        for name, seconds in epoch(params, velocity, images, split.labels, order).items():
             stages[name].append(seconds)
     steps = -(-len(images) // BATCH)
     per_step = {name: statistics.median(s) / steps * 1e6 for name, s in stages.items()}
@@ -50,46 +46,9 @@ def main() -> None:
     for name, cost in per_step.items():
         print(f"| {name} | {cost:.1f} | {cost / total:.0%} |")
     print(f"| sum | {total:.1f} | 100% |")
-    ratio = statistics.median(a / b for a, b in zip(whole, floors, strict=True))
-    print(f"\nwhole step: {statistics.median(whole) / steps * 1e6:.1f} µs")
-    print(f"floor:      {statistics.median(floors) / steps * 1e6:.1f} µs")
-    print(f"ratio:      {ratio:.2f}")
 
 
-def epoch(params, velocity, images, labels, order) -> float:
-    """Return the seconds of an epoch as the program runs it."""
-    seen: list = []
-    started = time.perf_counter()
-    for step, (x, y) in enumerate(minibatches(images, labels, order, BATCH)):
-        rate = optim.learning_rate_at(step / 1e6, "cosine", 0.1)
-        logits, gradients = network.logits_and_gradients(params, x, y)
-        seen.append((logits, y))
-        if len(seen) == 16:
-            evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
-            seen.clear()
-        optim.sgd_step(params, velocity, gradients, rate, 0.9, 1e-4)
-    return time.perf_counter() - started
-
-
-def floor(images, order) -> float:
-    """Return the seconds of the gathers, the casts and the two products alone."""
-    pixels = images.reshape(-1, 784)
-    gathered, x = np.empty((BATCH, 784), np.uint8), np.empty((BATCH, 784), np.float32)
-    W = np.asfortranarray(np.ones((784, 10), np.float32))
-    dlogits = np.asfortranarray(np.ones((BATCH, 10), np.float32))
-    logits, dW = np.empty((BATCH, 10), np.float32), np.empty((784, 10), np.float32, order="F")
-    x_parts, logits_parts = x.reshape(2, -1, 784), logits.reshape(2, -1, 10)
-    xT_parts, dW_parts = x.T.reshape(2, -1, BATCH), dW.reshape(2, -1, 10)
-    started = time.perf_counter()
-    for start in range(0, len(pixels) - BATCH + 1, BATCH):
-        pixels.take(order[start : start + BATCH], axis=0, out=gathered, mode="clip")
-        np.copyto(x, gathered)
-        np.matmul(x_parts, W, out=logits_parts)  # in halves, as mnist-cli does
-        np.matmul(xT_parts, dlogits, out=dW_parts)
-    return (time.perf_counter() - started) * (len(pixels) / BATCH) / (len(pixels) // BATCH)
-
-
-def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
+def epoch(params, velocity, images, labels, order) -> dict[str, float]:
     """Return the seconds of each stage in an epoch that is timed at every step."""
     seconds: dict[str, float] = defaultdict(float)
     seen: list = []
@@ -103,7 +62,7 @@ def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
 
     for x, y in minibatches(images, labels, order, BATCH):
         lap("gather and cast")
-        logits = functional.linear(x, *params)
+        logits = network.forward(params, x)
         lap("forward product, bias")
         probs = functional.softmax(logits)
         lap("softmax")
@@ -112,6 +71,7 @@ def split_epoch(params, velocity, images, labels, order) -> dict[str, float]:
         dlogits = functional.softmax_backward(dprobs, probs)
         lap("Jacobian and its product")
         gradients = Params(*functional.linear_backward(dlogits, x))
+        gradients.W.__itruediv__(network.WHITE)
         lap("backward product, bias")
         seen.append((logits, y))
         if len(seen) == 16:
