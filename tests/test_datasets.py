@@ -16,6 +16,7 @@ from mnist_cli import synthetic
 from mnist_cli.config import DATASETS as NAMES_IN_CONFIGS
 from mnist_cli.datasets import DATASETS, FASHION_MNIST, KMNIST, MNIST, NAMES, Dataset, load
 from mnist_cli.errors import DataError, MissingDataError
+from tests.test_idx import change
 
 IMAGES, LABELS = NAMES["train"]
 
@@ -380,15 +381,7 @@ def test_mutations(tmp_path: Path) -> None:
         for _ in range(rng.integers(1, 4)):
             # Half of the changes hit the header.
             at = int(rng.integers(rng.choice([min(20, len(chosen)), len(chosen)])))
-            match rng.integers(4):
-                case 0:
-                    chosen[at] = rng.integers(256)
-                case 1:
-                    chosen[at] ^= 1 << rng.integers(8)
-                case 2:
-                    del chosen[at + 1 :]
-                case 3:
-                    chosen[at:at] = rng.bytes(int(rng.integers(1, 5)))
+            change(chosen, at, rng)
         put(tmp_path, bytes(contents[0]), bytes(contents[1]))
         try:
             split = load("mnist", "train", tmp_path)

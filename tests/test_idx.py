@@ -247,6 +247,19 @@ def test_chunks(path: Path) -> None:
     assert sum(map(len, idx.chunks(path, 1 << 30))) == 3 << 20
 
 
+def change(content: bytearray, at: int, rng: np.random.Generator) -> None:
+    """Replace a byte, flip a bit, cut off what follows, or insert some bytes."""
+    match rng.integers(4):
+        case 0:
+            content[at] = rng.integers(256)
+        case 1:
+            content[at] ^= 1 << rng.integers(8)
+        case 2:
+            del content[at + 1 :]
+        case 3:
+            content[at:at] = rng.bytes(int(rng.integers(1, 5)))
+
+
 def test_mutations(path: Path) -> None:
     """Whatever changes in a file: it is refused, or is an array of that header's shape."""
     rng = np.random.default_rng(5)
@@ -254,17 +267,7 @@ def test_mutations(path: Path) -> None:
     for _ in range(2_000):
         content = bytearray(PACKED if rng.random() < 0.5 else TWO_BY_THREE)
         for _ in range(rng.integers(1, 4)):
-            at = rng.integers(len(content))
-            match rng.integers(4):
-                case 0:
-                    content[at] = rng.integers(256)
-                case 1:
-                    content[at] ^= 1 << rng.integers(8)
-                case 2:
-                    del content[at:]
-                case 3:
-                    content[at:at] = rng.bytes(int(rng.integers(1, 5)))
-            content = content or bytearray(1)
+            change(content, int(rng.integers(len(content))), rng)
         try:
             array = read(path, bytes(content))
         except DataError as error:
