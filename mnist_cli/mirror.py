@@ -109,9 +109,10 @@ def _get(session: Session, url: str, offset: int) -> requests.Response:
     answer: Future[requests.Response] = Future()
 
     def ask() -> None:
+        """Leave the response in `answer`, or what was raised in its place."""
         try:
             answer.set_result(session.get(url, headers=headers, stream=True, timeout=timeout))
-        except BaseException as error:  # raised where the result is asked for
+        except BaseException as error:
             answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
