@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_cli import datasets, idx
+from mnist_cli.data import idx, loading
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=100)
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
-    split = datasets.load("mnist", "train", args.data_dir)
+    split = loading.load("mnist", "train", args.data_dir)
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         sizes = {}
         for copies in (1, args.copies):
@@ -50,7 +50,7 @@ def main() -> None:
         print(f"\ntime an image, large / small: {ratio:.2f}")
 
 
-def write(folder: Path, split: datasets.Split, copies: int) -> None:
+def write(folder: Path, split: loading.Split, copies: int) -> None:
     """Write `copies` copies of the training images, one after another, as one data set."""
     folder.mkdir(parents=True)
     for kind, array in (("images-idx3", split.images), ("labels-idx1", split.labels)):

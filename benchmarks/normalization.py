@@ -19,12 +19,13 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cli import config, datasets, training
+from mnist_cli import config, training
 from mnist_cli.config import NORMALIZATIONS, Config
+from mnist_cli.data import loading
 from mnist_cli.evaluation import loss_and_accuracy
-from mnist_cli.images import prepare
+from mnist_cli.inputs.normalize import Images, normalize
+from mnist_cli.inputs.pictures import prepare
 from mnist_cli.network import Params
-from mnist_cli.normalize import Images, normalize
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COLOURS = dict(zip(NORMALIZATIONS, ("#666666", "#0072b2", "#d55e00"), strict=True))
@@ -40,14 +41,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    mnist = datasets.load("mnist", "train", args.data_dir)
+    mnist = loading.load("mnist", "train", args.data_dir)
     draw_digits(mnist, args.output / "normalization.png")
 
     print("| data | training | normalize | median | lowest | highest |")
     print("| --- | --- | --- | ---: | ---: | ---: |")
     models = {}
     for name in ("mnist", "fashion-mnist"):
-        splits = [datasets.load(name, part, args.data_dir) for part in ("train", "test")]
+        splits = [loading.load(name, part, args.data_dir) for part in ("train", "test")]
         runs = [("defaults", Config(dataset=name, normalize=n)) for n in NORMALIZATIONS]
         if name == "mnist":
             chosen = Config(**config.load(CONFIGS / "moment.json"))
@@ -64,7 +65,7 @@ def main() -> None:
                 f"{name} | {title} | {settings.normalize} | {middle:.2f} | {low:.2f} | {high:.2f}"
             )
             print(f"| {row} |", flush=True)
-    test = datasets.load("mnist", "test", args.data_dir)
+    test = loading.load("mnist", "test", args.data_dir)
     draw_pictures(models, test, args.output / "normalization-pictures.png")
 
     images = np.concatenate([mnist.images, test.images])
@@ -77,7 +78,7 @@ def main() -> None:
         print(f"{method}: {len(images)} images in {statistics.median(seconds):.2f} s")
 
 
-def judge(settings: Config, train: datasets.Split, test: datasets.Split) -> tuple[Params, float]:
+def judge(settings: Config, train: loading.Split, test: loading.Split) -> tuple[Params, float]:
     """Train on one split and return the parameters, with their accuracy on the other."""
     images = normalize(train.images, settings.normalize)
     *_, state = training.train(training.start(settings), images, train.labels, settings)
@@ -87,7 +88,7 @@ def judge(settings: Config, train: datasets.Split, test: datasets.Split) -> tupl
     return params, accuracy
 
 
-def draw_digits(split: datasets.Split, path: Path, each: int = 2) -> None:
+def draw_digits(split: loading.Split, path: Path, each: int = 2) -> None:
     """Draw the first images of each class, one row as they are and one a method."""
     chosen = np.concatenate([np.flatnonzero(split.labels == c)[:each] for c in range(10)])
     rows = [np.hstack(list(normalize(split.images[chosen], m))) for m in NORMALIZATIONS]
@@ -102,7 +103,7 @@ def draw_digits(split: datasets.Split, path: Path, each: int = 2) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def draw_pictures(models: dict[str, Params], split: datasets.Split, path: Path) -> None:
+def draw_pictures(models: dict[str, Params], split: loading.Split, path: Path) -> None:
     """Draw the accuracy on slanted and on stretched pictures of digits, one line a method."""
     images, labels = split.images[:500], split.labels[:500]
     panels = [

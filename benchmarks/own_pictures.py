@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mnist_cli import datasets
-from mnist_cli.images import Array
+from mnist_cli.data import loading
+from mnist_cli.inputs.pictures import Array
 
 BATCH = 250  # pictures a process
 
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    data = datasets.load("mnist", args.split, args.data_dir)
+    data = loading.load("mnist", args.split, args.data_dir)
     rng = np.random.default_rng(args.seed)
     chosen = rng.choice(len(data.labels), args.examples, replace=False)
     kinds = ("28x28 PNG", "pages", "gradient and noise", "the same as JPEG 60")

@@ -16,9 +16,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from mnist_cli import datasets, evaluation, functional, network, optim
-from mnist_cli.batches import minibatches
-from mnist_cli.network import Params
+from mnist_cli import evaluation, functional, network, training
+from mnist_cli.data import loading
+from mnist_cli.network import Params, minibatches
 
 BATCH = 128
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
-    split = datasets.load("mnist", "train", args.data_dir)
+    split = loading.load("mnist", "train", args.data_dir)
     images = np.ascontiguousarray(split.images)
     params = network.initialise()
     velocity = Params(np.zeros_like(params.W), np.zeros_like(params.b))
@@ -78,7 +78,7 @@ def epoch(params, velocity, images, labels, order) -> dict[str, float]:
             evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
             seen.clear()
         lap("loss and accuracy")
-        optim.sgd_step(params, velocity, gradients, 0.1, 0.9, 1e-4)
+        training.sgd_step(params, velocity, gradients, 0.1, 0.9, 1e-4)
         lap("update")
     return seconds
 

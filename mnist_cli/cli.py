@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mnist_cli import __version__, config, console
+from mnist_cli import __version__, config
 from mnist_cli.config import Config
 from mnist_cli.errors import MissingDataError, MnistError
+from mnist_cli.output import console
 
 if TYPE_CHECKING:
-    from mnist_cli.datasets import Event, Split
+    from mnist_cli.data.catalogue import Event
+    from mnist_cli.data.loading import Split
     from mnist_cli.training import Epoch, State
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -133,11 +135,15 @@ def download(
     dataset: str, data_dir: Path, mirror: tuple[str, ...], force: bool, quiet: bool, json: bool
 ) -> int:
     """Fetch and verify the four files of a data set."""
-    from mnist_cli import datasets
+    from mnist_cli.data import catalogue
+    from mnist_cli.data import download as fetching
 
     out = console.Output(quiet=quiet, json=json)
     files = []
-    for done in _render(datasets.download(dataset, data_dir, mirror, force=force), out):
+    for done in _render(
+        fetching.download(catalogue.DATASETS[dataset], data_dir / dataset, mirror, force=force),
+        out,
+    ):
         files.append(dataclasses.asdict(done))
         out.result(f"{done.name}  {done.bytes} bytes  {done.status}")
     directory = str(data_dir / dataset)
@@ -147,7 +153,7 @@ def download(
 
 def _render(events: "Iterable[Event]", out: console.Output) -> Iterator[Any]:
     """Draw a bar for each file, pass on the notices, and yield what is done."""
-    from mnist_cli.datasets import Done, Notice, Progress
+    from mnist_cli.data.catalogue import Done, Notice, Progress
 
     bar: Any = None
     for event in events:
@@ -203,16 +209,16 @@ def train(
     if resume and not checkpoint:
         raise click.UsageError("--resume needs --checkpoint FILE.", context)
     _check_writable([path for path in (output, metrics_file, plot, checkpoint) if path])
-    from mnist_cli import normalize
-    from mnist_cli.model_file import Model, save
-    from mnist_cli.run import run
+    from mnist_cli.data import cache
+    from mnist_cli.storage.checkpoint import run
+    from mnist_cli.storage.model_file import Model, save
 
     if plot:
-        from mnist_cli import plots
+        from mnist_cli.output import plots
 
         plots.check(plot)
     split = _training_split(settings, data_dir, mirror, offline, out)
-    images = normalize.cached(split.images, settings.normalize, data_dir / settings.dataset)
+    images = cache.cached(split.images, settings.normalize, data_dir / settings.dataset)
     states = run(
         images,
         split.labels,
@@ -263,16 +269,19 @@ def _training_split(
     settings: Config, data_dir: Path, mirror: tuple[str, ...], offline: bool, out: console.Output
 ) -> "Split":
     """Load the training images, after downloading them if need be."""
-    from mnist_cli import datasets
+    from mnist_cli.data import catalogue, loading
 
     try:
-        return datasets.load(settings.dataset, "train", data_dir)
+        return loading.load(settings.dataset, "train", data_dir)
     except MissingDataError:
         if offline:
             raise
-    for done in _render(datasets.download(settings.dataset, data_dir, mirror), out):
+    from mnist_cli.data import download as fetching
+
+    source = catalogue.DATASETS[settings.dataset]
+    for done in _render(fetching.download(source, data_dir / source.name, mirror), out):
         out.note(f"{done.name}: {done.status}")
-    return datasets.load(settings.dataset, "train", data_dir)
+    return loading.load(settings.dataset, "train", data_dir)
 
 
 def _show_epochs(states: "Iterator[State]", epochs: int, out: console.Output) -> "State":
@@ -343,11 +352,14 @@ def evaluate(
 ) -> int:
     """Judge a model by the test images."""
     out = console.Output(quiet=quiet, json=json)
-    from mnist_cli import datasets, evaluation, files, model_file, report
-    from mnist_cli import normalize as normalization
+    from mnist_cli import evaluation, files
+    from mnist_cli.data import catalogue, loading
+    from mnist_cli.inputs import normalize as normalization
+    from mnist_cli.output import report
+    from mnist_cli.storage import model_file
 
     if plot:
-        from mnist_cli import plots
+        from mnist_cli.output import plots
 
         plots.check(plot)
         files.check_writable(plot)
@@ -357,10 +369,10 @@ def evaluate(
         if wanted not in (None, own):
             out.note(f"Warning: the model was trained with {name} {own}, not {wanted}.")
     dataset, normalize = dataset or loaded.dataset, normalize or loaded.normalize
-    data = datasets.load(dataset, split, data_dir)
+    data = loading.load(dataset, split, data_dir)
     images = normalization.normalize(data.images, normalize)
     figures = evaluation.evaluate(loaded.params, images, data.labels)
-    names = datasets.DATASETS[dataset].label_names
+    names = catalogue.DATASETS[dataset].label_names
     for warning in report.warnings(figures):
         out.note(f"Warning: {warning}")
     out.document({"model": str(model), "dataset": dataset, "split": split} | figures.to_json())
@@ -386,12 +398,14 @@ def evaluate(
 def predict(model: Path, images: tuple[Path, ...], show: bool, quiet: bool, json: bool) -> int:
     """Tell which digit each picture shows; - reads a picture from standard input."""
     out = console.Output(quiet=quiet, json=json)
-    from mnist_cli import datasets, model_file, network
-    from mnist_cli import images as pictures
-    from mnist_cli.normalize import normalize
+    from mnist_cli import network
+    from mnist_cli.data import catalogue
+    from mnist_cli.inputs import pictures
+    from mnist_cli.inputs.normalize import normalize
+    from mnist_cli.storage import model_file
 
     loaded = model_file.load(model)
-    names = datasets.DATASETS[loaded.dataset].label_names
+    names = catalogue.DATASETS[loaded.dataset].label_names
     answers = []
     for path in images:
         try:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from mnist_cli import functional
-from mnist_cli.batches import minibatches
 from mnist_cli.functional import Array
-from mnist_cli.network import CLASSES, Params, forward
+from mnist_cli.network import CLASSES, Params, forward, minibatches
 
 BLOCK = 1000  # images at a time: large enough for BLAS, small enough for the cache
 BINS = 15  # of the calibration, as in Guo et al. 2017

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mnist_cli import evaluation, network, optim
-from mnist_cli.batches import minibatches
+from mnist_cli import evaluation, network
 from mnist_cli.config import Config
 from mnist_cli.errors import TrainingError
 from mnist_cli.functional import Array
-from mnist_cli.network import Params
+from mnist_cli.network import Params, minibatches
 
 # A thousand times what guessing costs (ln 10): the steps overshoot, the loss says nothing more.
 DIVERGED = 1000 * math.log(network.CLASSES)
@@ -132,10 +131,10 @@ def _run_epoch(
     with np.errstate(over="ignore", invalid="ignore"):  # train() tells what has diverged
         for step, (x, y) in enumerate(minibatches(images, labels, order, config.batch_size)):
             progress = (number - 1 + step / steps) / config.epochs
-            rate = optim.learning_rate_at(progress, config.schedule, config.learning_rate)
+            rate = learning_rate_at(progress, config.schedule, config.learning_rate)
             first_rate = first_rate or rate
             logits, gradients = network.logits_and_gradients(params, x, y)
-            optim.sgd_step(params, velocity, gradients, rate, config.momentum, config.weight_decay)
+            sgd_step(params, velocity, gradients, rate, config.momentum, config.weight_decay)
             seen.append((logits, y))
             if len(seen) * config.batch_size >= TOGETHER or step == steps - 1:
                 loss, hits = evaluation.loss_and_hits(
@@ -166,3 +165,34 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
 
 def _copy(params: Params) -> Params:
     return Params(np.array(params.W, order="F"), np.array(params.b))
+
+
+def learning_rate_at(progress: float, schedule: str, learning_rate: float) -> float:
+    """Return the learning rate when the share `progress` in [0, 1] of all steps is done.
+
+    `constant` stays; `cosine` falls from the full rate to 0 along half a cosine wave
+    (Loshchilov & Hutter 2017, SGDR, without restarts).
+    """
+    if schedule == "constant":
+        return learning_rate
+    return learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def sgd_step(
+    params: Params,
+    velocity: Params,
+    gradients: Params,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """Take one step in place: v ← momentum · v + gradient + weight_decay · W, θ ← θ − rate · v.
+
+    The weights decay, the biases do not. All three records of arrays are changed.
+    """
+    if weight_decay:
+        gradients.W.__iadd__(weight_decay * params.W)
+    for parameter, v, gradient in zip(params, velocity, gradients, strict=True):
+        v *= momentum
+        v += gradient
+        parameter -= learning_rate * v

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from mnist_cli import datasets, idx
 from mnist_cli.cli import cli
+from mnist_cli.data import idx, loading
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -75,7 +75,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def digits() -> tuple[Any, Any]:
     """Return 1,000 synthetic images with their labels: quick to train on."""
-    split = datasets.load("synthetic", "test", Path("nowhere"))
+    split = loading.load("synthetic", "test", Path("nowhere"))
     return split.images[:1000], split.labels[:1000]
 
 

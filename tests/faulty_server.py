@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cli.datasets import NAMES, Dataset, File
+from mnist_cli.data.catalogue import NAMES, Dataset, File
 
 MIB = 1 << 20
 

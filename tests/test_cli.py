@@ -24,9 +24,12 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from mnist_cli import __version__, config, datasets, images, model_file
+from mnist_cli import __version__, config
 from mnist_cli.cli import THREADS, cli
 from mnist_cli.config import Config
+from mnist_cli.data import catalogue
+from mnist_cli.inputs.pictures import prepare
+from mnist_cli.storage import model_file
 from tests.conftest import Run
 
 Invoke = Callable[..., Result]
@@ -245,7 +248,7 @@ def test_predict_json_is_what_the_network_says(
     params = model_file.load(model).params
     for answer, path in zip(answers, pictures, strict=True):
         assert list(answer) == ["image", "label", "probability", "probabilities"]
-        logits = images.prepare(path, "").reshape(-1) / 255 @ params.W + params.b
+        logits = prepare(path, "").reshape(-1) / 255 @ params.W + params.b
         probs = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose(answer["probabilities"], probs, atol=1e-6)
         assert answer["image"] == str(path)
@@ -288,7 +291,7 @@ def test_fashion_models_name_their_labels(
     (data_dir / "fashion-mnist").symlink_to("mnist")
     assert invoke("train", *QUICK, "--dataset", "fashion-mnist").exit_code == 0
     [answer] = json.loads(invoke("predict", "model.npz", pictures[0], "--json").stdout)
-    names = datasets.DATASETS["fashion-mnist"].label_names
+    names = catalogue.DATASETS["fashion-mnist"].label_names
     assert answer["label_name"] == names[answer["label"]]
     assert answer["label_name"] in invoke("predict", "model.npz", pictures[0]).stdout
 
@@ -380,7 +383,7 @@ def test_default_config_is_written_out() -> None:
 
 
 def test_registry_and_config_name_the_same_data_sets() -> None:
-    assert tuple(datasets.DATASETS) == config.DATASETS
+    assert tuple(catalogue.DATASETS) == config.DATASETS
 
 
 # What goes wrong

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from urllib3.util import Retry
 
-from mnist_cli import download, idx, mirror, synthetic
-from mnist_cli.datasets import DATASETS, MNIST, NAMES, Dataset, Done, Event, Notice, Progress
+from mnist_cli.data import download, idx, mirror, synthetic
+from mnist_cli.data.catalogue import DATASETS, MNIST, NAMES, Dataset, Done, Event, Notice, Progress
 from mnist_cli.errors import DataError, DownloadError, MissingDataError
 from tests.faulty_server import MIB, PACKED, RAW, SMALL, FaultyServer, serving
 
@@ -616,9 +616,10 @@ def test_synthetic(target: Path) -> None:
 # Real processes: the program itself, with the small data set in the place of MNIST
 
 PROGRAM = """
-from mnist_cli import cli, datasets
+from mnist_cli import cli
+from mnist_cli.data import catalogue, download as fetching
 from tests.faulty_server import SMALL
-datasets.DATASETS["mnist"] = SMALL
+catalogue.DATASETS["mnist"] = SMALL
 cli.main()
 """
 
@@ -837,7 +838,7 @@ def test_bar(target: Path) -> None:
 
 def test_missing_then_downloaded(server: FaultyServer, tmp_path: Path) -> None:
     """The error of a missing data set holds the command that gets it."""
-    from mnist_cli.datasets import load
+    from mnist_cli.data.loading import load
 
     with pytest.raises(MissingDataError, match="mnist-cli download --dataset mnist --data-dir"):
         load("mnist", "train", tmp_path)

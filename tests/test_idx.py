@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from mnist_cli import idx
+from mnist_cli.data import idx
 from mnist_cli.errors import DataError
 
 DTYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
@@ -182,7 +182,8 @@ def test_no_file(path: Path, kind: str) -> None:
 LITTLE_MEMORY = """
 import sys
 from pathlib import Path
-from mnist_cli import errors, idx
+from mnist_cli import errors
+from mnist_cli.data import idx
 try:
     print(idx.read(Path(sys.argv[1])).shape)
 except errors.DataError as error:

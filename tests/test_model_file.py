@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_cli import model_file
 from mnist_cli.config import Config
 from mnist_cli.errors import ModelFileError
-from mnist_cli.model_file import Model
 from mnist_cli.network import Params
+from mnist_cli.storage import model_file
+from mnist_cli.storage.model_file import Model
 from tests import hostile
 
 

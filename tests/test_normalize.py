@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from mnist_cli import datasets, normalize, synthetic
-from mnist_cli.normalize import Images
+from mnist_cli.data import cache, loading, synthetic
+from mnist_cli.inputs import normalize
+from mnist_cli.inputs.normalize import Images
 
 METHODS = ["deskew", "moment"]
 any_images = arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(28), st.just(28)))
@@ -180,10 +181,10 @@ def test_moment_does_not_mind_the_contrast() -> None:
 
 def test_the_cache_is_made_once_and_then_read(tmp_path: Path) -> None:
     images = digits()
-    fresh = normalize.cached(images, "moment", tmp_path)
+    fresh = cache.cached(images, "moment", tmp_path)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
-    kept = normalize.cached(images, "moment", tmp_path)
+    kept = cache.cached(images, "moment", tmp_path)
     assert isinstance(kept, np.memmap)
     assert file.stat().st_mtime_ns == written
     assert np.array_equal(kept, fresh)
@@ -192,7 +193,7 @@ def test_the_cache_is_made_once_and_then_read(tmp_path: Path) -> None:
 
 def test_none_makes_no_cache(tmp_path: Path) -> None:
     images = digits()
-    assert normalize.cached(images, "none", tmp_path) is images
+    assert cache.cached(images, "none", tmp_path) is images
     assert not list(tmp_path.iterdir())
 
 
@@ -200,31 +201,31 @@ def test_none_makes_no_cache(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_made_again(tmp_path: Path, place: int) -> None:
     """A changed byte in either digest, or in the first or last pixel, is noticed."""
     images = digits()
-    good = normalize.cached(images, "deskew", tmp_path)
+    good = cache.cached(images, "deskew", tmp_path)
     (file,) = tmp_path.iterdir()
     original = file.read_bytes()
     damaged = bytearray(original)
     damaged[place] ^= 1
     file.write_bytes(damaged)
-    assert np.array_equal(normalize.cached(images, "deskew", tmp_path), good)
+    assert np.array_equal(cache.cached(images, "deskew", tmp_path), good)
     assert file.read_bytes() == original
 
 
 @pytest.mark.parametrize("size", [0, 63, 64, 1000])
 def test_a_truncated_cache_is_made_again(tmp_path: Path, size: int) -> None:
     images = digits()
-    good = normalize.cached(images, "deskew", tmp_path)
+    good = cache.cached(images, "deskew", tmp_path)
     (file,) = tmp_path.iterdir()
     os.truncate(file, size)
-    assert np.array_equal(normalize.cached(images, "deskew", tmp_path), good)
+    assert np.array_equal(cache.cached(images, "deskew", tmp_path), good)
     assert file.stat().st_size == 64 + images.size
 
 
 def test_a_cache_of_other_images_is_made_again(tmp_path: Path) -> None:
     images = digits()
-    normalize.cached(images[::-1], "moment", tmp_path)
+    cache.cached(images[::-1], "moment", tmp_path)
     assert np.array_equal(
-        normalize.cached(images, "moment", tmp_path), normalize.normalize(images, "moment")
+        cache.cached(images, "moment", tmp_path), normalize.normalize(images, "moment")
     )
 
 
@@ -237,12 +238,12 @@ def test_a_cache_of_another_algorithm_is_made_again(
     monkeypatch.setattr(normalize, "VERSION", 1)
     with monkeypatch.context() as before:
         before.setattr(normalize, "normalize", lambda images, method: 255 - images)
-        normalize.cached(images, "deskew", tmp_path)
+        cache.cached(images, "deskew", tmp_path)
     (old,) = tmp_path.iterdir()
     monkeypatch.setattr(normalize, "VERSION", version)
     old.rename(tmp_path / f"train-images.{method}-v{version}.cache")
     expected = normalize.normalize(images, method)
-    assert np.array_equal(normalize.cached(images, method, tmp_path), expected)
+    assert np.array_equal(cache.cached(images, method, tmp_path), expected)
 
 
 def occupy_by_directory(path: Path) -> None:
@@ -259,17 +260,17 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, occupy: Any) -> None:
     path = tmp_path / f"train-images.deskew-v{normalize.VERSION}.cache"
     occupy(path)
     expected = normalize.normalize(images, "deskew")
-    assert np.array_equal(normalize.cached(images, "deskew", tmp_path), expected)
+    assert np.array_equal(cache.cached(images, "deskew", tmp_path), expected)
     assert not path.is_file()
 
 
 def test_where_no_cache_can_be_written_there_is_none(tmp_path: Path) -> None:
     images = digits()
     expected = normalize.normalize(images, "deskew")
-    assert np.array_equal(normalize.cached(images, "deskew", tmp_path / "nowhere"), expected)
+    assert np.array_equal(cache.cached(images, "deskew", tmp_path / "nowhere"), expected)
     tmp_path.chmod(0o500)
     try:
-        assert np.array_equal(normalize.cached(images, "deskew", tmp_path), expected)
+        assert np.array_equal(cache.cached(images, "deskew", tmp_path), expected)
         assert not list(tmp_path.iterdir())  # not even by root
     finally:
         tmp_path.chmod(0o700)
@@ -277,7 +278,7 @@ def test_where_no_cache_can_be_written_there_is_none(tmp_path: Path) -> None:
 
 def test_digits_of_a_class_come_closer(real_data: Path) -> None:
     """The scatter within the classes, as a share of the whole, falls from none to moment."""
-    split = datasets.load("mnist", "train", real_data)
+    split = loading.load("mnist", "train", real_data)
     images, labels = split.images[:5000], split.labels[:5000]
     shares = []
     for method in ("none", *METHODS):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnist_cli import npz
 from mnist_cli.errors import ModelFileError
+from mnist_cli.storage import npz
 from tests import hostile
 
 LIMITS = {"a": 10_000, "b": 10_000}

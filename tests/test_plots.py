@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mnist_cli import datasets, plots
+from mnist_cli.data import catalogue
 from mnist_cli.errors import MnistError
 from mnist_cli.evaluation import Evaluation, evaluate
 from mnist_cli.functional import Array
 from mnist_cli.network import Params
+from mnist_cli.output import plots
 from mnist_cli.training import Epoch
 
 pytest.importorskip("matplotlib")
@@ -40,7 +41,7 @@ def model(digits: tuple[Array, Array]) -> tuple[Evaluation, Array, Params]:
 
 @pytest.fixture(scope="module", params=["synthetic", "kmnist", "fashion-mnist"])
 def names(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return datasets.DATASETS[request.param].label_names
+    return catalogue.DATASETS[request.param].label_names
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +291,8 @@ def test_neither_display_nor_the_users_settings_matter(tmp_path: Path) -> None:
         "MPLCONFIGDIR": str(tmp_path / "file" / "not-a-directory"),
     }
     code = (
-        "import sys; from pathlib import Path; from mnist_cli import plots, training;"
+        "import sys; from pathlib import Path; from mnist_cli import training;"
+        "from mnist_cli.output import plots;"
         "history = [training.Epoch(n, 0.1, 1 / n, 0.5, 1.1 / n, 0.5, 0.1) for n in range(1, 6)];"
         "plots.training(Path('theirs.png'), history);"
         "assert 'matplotlib.pyplot' not in sys.modules"
@@ -305,5 +307,8 @@ def test_neither_display_nor_the_users_settings_matter(tmp_path: Path) -> None:
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:
-    code = "import sys, mnist_cli.plots, mnist_cli.report; assert 'matplotlib' not in sys.modules"
+    code = (
+        "import sys, mnist_cli.output.plots, mnist_cli.output.report;"
+        "assert 'matplotlib' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

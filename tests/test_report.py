@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mnist_cli import datasets
+from mnist_cli.data import catalogue
 from mnist_cli.evaluation import Evaluation, evaluate
 from mnist_cli.functional import Array
 from mnist_cli.network import Params
-from mnist_cli.report import report, warnings
+from mnist_cli.output.report import report, warnings
 
-FASHION = datasets.FASHION_MNIST.label_names
+FASHION = catalogue.FASHION_MNIST.label_names
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 matrices = arrays(np.int64, (10, 10), elements=st.integers(0, 600)).filter(np.any)
 

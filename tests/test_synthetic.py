@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_cli import synthetic
+from mnist_cli.data import synthetic
+from mnist_cli.data.synthetic import generate
 from mnist_cli.errors import DataError
-from mnist_cli.synthetic import generate
 
 Bytes = npt.NDArray[np.uint8]
 Splits = dict[str, tuple[Bytes, Bytes]]

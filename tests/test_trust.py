@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_cli import model_file
+from mnist_cli.storage import model_file
 from tests import hostile
 from tests.conftest import Run
 from tests.test_model_file import make, mutate_file, mutate_member

@@ -15,8 +15,8 @@ loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
 model = torch.nn.Linear(784, 10)
 criterion = torch.nn.CrossEntropyLoss()
 decayed = [{"params": [model.weight], "weight_decay": DECAY}, {"params": [model.bias]}]
-optimizer = torch.optim.SGD(decayed, lr=RATE, momentum=MOMENTUM)
-scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(loader))
+optimizer = torch.training.SGD(decayed, lr=RATE, momentum=MOMENTUM)
+scheduler = torch.training.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(loader))
 started = time.perf_counter()
 for _ in range(EPOCHS):
     for x, y in loader:

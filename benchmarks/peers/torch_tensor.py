@@ -14,9 +14,9 @@ y = torch.from_numpy(labels).long()
 model = torch.nn.Linear(784, 10)
 criterion = torch.nn.CrossEntropyLoss()
 decayed = [{"params": [model.weight], "weight_decay": DECAY}, {"params": [model.bias]}]
-optimizer = torch.optim.SGD(decayed, lr=RATE, momentum=MOMENTUM)
+optimizer = torch.training.SGD(decayed, lr=RATE, momentum=MOMENTUM)
 steps = EPOCHS * -(-len(x) // BATCH)
-scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+scheduler = torch.training.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 started = time.perf_counter()
 for _ in range(EPOCHS):
     order = torch.randperm(len(x))

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
 from mnist_cli import __version__
-from mnist_cli.datasets import File, Progress
+from mnist_cli.data.catalogue import File, Progress
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 10.0

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cli import __version__, npz
+from mnist_cli import __version__
 from mnist_cli.config import DATASETS, FIELDS, NORMALIZATIONS, Config
 from mnist_cli.errors import ConfigError, ModelFileError
 from mnist_cli.functional import Array
 from mnist_cli.network import CLASSES, INPUTS, LARGEST, Params
+from mnist_cli.storage import npz
 
 FORMAT = 1
 # What a member of the archive may take up, in bytes: float64 or 65,536 characters, and a header.

@@ -19,20 +19,12 @@ from typing import IO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mnist_cli import idx, synthetic
-from mnist_cli.datasets import (
-    NAMES,
-    Dataset,
-    Done,
-    Event,
-    File,
-    Notice,
-    check_directory,
-    find,
-)
+from mnist_cli.data import idx, synthetic
+from mnist_cli.data.catalogue import NAMES, Dataset, Done, Event, File, Notice
+from mnist_cli.data.loading import check_directory, find
+from mnist_cli.data.mirror import MirrorError, Session, open_session, receive
 from mnist_cli.errors import DataError, DownloadError, MnistError
 from mnist_cli.files import publish
-from mnist_cli.mirror import MirrorError, Session, open_session, receive
 
 
 def download(

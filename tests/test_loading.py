@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_cli import synthetic
 from mnist_cli.config import DATASETS as NAMES_IN_CONFIGS
-from mnist_cli.datasets import DATASETS, FASHION_MNIST, KMNIST, MNIST, NAMES, Dataset, load
+from mnist_cli.data import synthetic
+from mnist_cli.data.catalogue import DATASETS, FASHION_MNIST, KMNIST, MNIST, NAMES, Dataset
+from mnist_cli.data.loading import load
 from mnist_cli.errors import DataError, MissingDataError
 from tests.test_idx import change
 
@@ -128,8 +129,8 @@ def test_synthetic_from_files(tmp_path: Path) -> None:
 def test_loads_without_requests(tmp_path: Path) -> None:
     """Only who downloads waits for requests."""
     code = (
-        "import sys; from pathlib import Path; from mnist_cli import datasets;"
-        "datasets.load('synthetic', 'test', Path('nowhere'));"
+        "import sys; from pathlib import Path; from mnist_cli.data import loading;"
+        "loading.load('synthetic', 'test', Path('nowhere'));"
         "sys.exit('requests' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mnist_cli import datasets, images
+from mnist_cli.data import loading
 from mnist_cli.errors import ImageError
+from mnist_cli.inputs import pictures
 
-Array = images.Array
+Array = pictures.Array
 
 
 def seven(width: int = 240, height: int = 320, pen: int = 22, corner: int = 40) -> Array:
@@ -31,7 +32,7 @@ def prepare(image: Image.Image | Array, form: str = "PNG", **options: Any) -> Ar
         image = Image.fromarray(image)
     file = io.BytesIO()
     image.save(file, form, **options)
-    return images.prepare(io.BytesIO(file.getvalue()), "picture")
+    return pictures.prepare(io.BytesIO(file.getvalue()), "picture")
 
 
 def box(image: Array) -> tuple[int, int]:
@@ -219,7 +220,7 @@ def test_an_mnist_image_of_16_bits_comes_back_as_it_is() -> None:
 def test_real_images_come_back_as_they_are(real_data: Path) -> None:
     """Digits and clothes alike, though clothes fill the image."""
     for name in ("mnist", "fashion-mnist"):
-        for image in datasets.load(name, "train", real_data).images[:300]:
+        for image in loading.load(name, "train", real_data).images[:300]:
             assert np.array_equal(image, prepare(image))
 
 
@@ -256,7 +257,7 @@ def test_a_tight_crop(pen: int) -> None:
 
 def test_pictures_of_digits_are_recognised(real_data: Path) -> None:
     """A linear classifier loses next to nothing when digits are photographed."""
-    train = datasets.load("mnist", "train", real_data)
+    train = loading.load("mnist", "train", real_data)
     x = train.images[:20000].reshape(-1, 784) / 255
     W = np.linalg.solve(x.T @ x + 100 * np.eye(784), x.T @ np.eye(10)[train.labels[:20000]])
     rng = np.random.default_rng(0)
@@ -306,7 +307,7 @@ def test_a_decompression_bomb(side: int, tmp_path: Path) -> None:
     header[18:26] = side.to_bytes(4, "little") * 2
     path.write_bytes(header)
     with pytest.raises(ImageError, match=r"bomb.bmp: the picture has too many pixels") as caught:
-        images.prepare(path, str(path))
+        pictures.prepare(path, str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -328,7 +329,7 @@ def test_what_is_no_picture(content: bytes | str | None, message: str, tmp_path:
     elif isinstance(content, bytes):
         path.write_bytes(content)
     with pytest.raises(ImageError, match=rf"^{path}: .*{message}") as caught:
-        images.prepare(path, str(path))
+        pictures.prepare(path, str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -341,11 +342,11 @@ def test_damaged_pictures(form: str, data: st.DataObject) -> None:
     Image.fromarray(seven()).save(file, form)
     content = bytearray(file.getvalue())
     with pytest.raises(ImageError, match=r"^picture: "):
-        images.prepare(io.BytesIO(content[: len(content) // 2]), "picture")
+        pictures.prepare(io.BytesIO(content[: len(content) // 2]), "picture")
     for _ in range(data.draw(st.integers(1, 9))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ImageError):
-        assert images.prepare(io.BytesIO(content), "picture").shape == (28, 28)
+        assert pictures.prepare(io.BytesIO(content), "picture").shape == (28, 28)
 
 
 def test_a_pipe_is_read(tmp_path: Path) -> None:
@@ -353,8 +354,8 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
     path = tmp_path / "seven.png"
     Image.fromarray(seven()).save(path)
     code = (
-        "import sys; from mnist_cli import images;"
-        "sys.stdout.buffer.write(images.prepare(sys.stdin.buffer, '-').tobytes())"
+        "import sys; from mnist_cli.inputs import pictures;"
+        "sys.stdout.buffer.write(pictures.prepare(sys.stdin.buffer, '-').tobytes())"
     )
     with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as cat:
         run = subprocess.run([sys.executable, "-c", code], stdin=cat.stdout, capture_output=True)
@@ -365,7 +366,7 @@ def test_without_pillow_one_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['PIL'] = None\n"
         "from mnist_cli.errors import ImageError\n"
-        "try: import mnist_cli.images\n"
+        "try: import mnist_cli.inputs.pictures\n"
         "except ImageError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -376,7 +377,7 @@ def test_render_in_plain_characters() -> None:
     """Two rows a line; nothing but half blocks where there are no colours."""
     image = np.zeros((28, 28), np.uint8)
     image[0, 0] = image[1, 1] = image[2:4, 2] = 255
-    lines = images.render(image).split("\n")
+    lines = pictures.render(image).split("\n")
     assert ["▀▄", "  █", *[""] * 12] == lines
 
 
@@ -384,7 +385,7 @@ def test_render_in_grey() -> None:
     """Black is 232, white 255; every line ends by setting the colours back."""
     image = np.zeros((28, 28), np.uint8)
     image[0, 0], image[1, 0] = 255, 128
-    lines = images.render(image, color=True).split("\n")
+    lines = pictures.render(image, color=True).split("\n")
     assert len(lines) == 14
     assert lines[0].startswith("\x1b[38;5;255;48;5;244m▀\x1b[38;5;232;48;5;232m▀")
     assert all(line.endswith("▀\x1b[0m") and line.count("▀") == 28 for line in lines)

@@ -1,0 +1,1 @@
+"""The data sets: their files, and how they are fetched, read, drawn and cached."""

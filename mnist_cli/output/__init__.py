@@ -1,0 +1,1 @@
+"""What people and scripts see: text, pictures, streams and exit codes."""
