@@ -22,7 +22,7 @@ from pathlib import Path
 
 def start(folder: Path, options: list[str]) -> subprocess.Popen[bytes]:
     """Start the training in `folder`, in a process group of its own."""
-    command = [sys.executable, "-m", "mnist_cli", "train", "--offline", "--resume", *options]
+    command = [sys.executable, "-m", "mnist_cli", "train", "--offline", *options]
     command += ["--checkpoint", "state.npz", "--metrics-file", "metrics.jsonl"]
     return subprocess.Popen(
         command,

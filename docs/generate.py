@@ -41,7 +41,7 @@ def main() -> None:
         print(f"\n{inspect.cleandoc(command.help or '')}\n")
         print("| option | | environment |\n| --- | --- | --- |")
         for option in command.params:
-            if isinstance(option, click.Option):
+            if isinstance(option, click.Option) and not option.hidden:
                 print(row(name, option))
         print()
 

@@ -62,6 +62,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         ctx.default_map = {**(ctx.default_map or {}), **config.load(path)}
 
 
+def _no_resume(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Answer the option of earlier versions."""
+    if value:
+        raise click.UsageError("--resume is no longer needed: --checkpoint resumes by itself.")
+
+
 def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 <= value <= 1:
         raise click.BadParameter(f"{value} is not a share from 0 to 1.")
@@ -186,8 +192,8 @@ def _render(events: "Iterable[Event]", out: console.Output) -> Iterator[Any]:
 @_path("-o", "--output", help="Model file to write.", default="model.npz", show_default=True)
 @_path("--metrics-file", help="JSON Lines file, one object an epoch.")
 @_path("--plot", help="Picture of the run to draw: .png, .svg or .pdf.")
-@_path("--checkpoint", help="File to keep the state in after every epoch.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+@_path("--checkpoint", help="Save the state here after every epoch; resume from what is there.")
+@click.option("--resume", is_flag=True, hidden=True, expose_value=False, callback=_no_resume)
 @_output_options
 def train(
     data_dir: Path,
@@ -197,7 +203,6 @@ def train(
     metrics_file: Path | None,
     plot: Path | None,
     checkpoint: Path | None,
-    resume: bool,
     quiet: bool,
     json: bool,
     **hyperparameters: Any,
@@ -206,8 +211,6 @@ def train(
     out = console.Output(quiet=quiet, json=json)
     settings = Config(**hyperparameters)
     context = click.get_current_context()
-    if resume and not checkpoint:
-        raise click.UsageError("--resume needs --checkpoint FILE.", context)
     _check_writable([path for path in (output, metrics_file, plot, checkpoint) if path])
     from mnist_cli.data import cache
     from mnist_cli.storage.checkpoint import run
@@ -224,11 +227,10 @@ def train(
         split.labels,
         settings,
         checkpoint_file=checkpoint,
-        resume=resume,
         metrics_file=metrics_file,
     )
     if checkpoint:
-        go_on = f"; to go on, run the same command with --resume (state in {checkpoint})"
+        go_on = f"; to resume, run the same command again (state in {checkpoint})"
         context.meta[console.GO_ON] = go_on
     state = _show_epochs(states, settings.epochs, out)
     params, kept = state.final(settings)

@@ -271,9 +271,9 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(
     digits: Digits, files: dict[str, Any], unbroken: State, stops: list[int]
 ) -> None:
     for epochs in stops:
-        stopped(run(*digits, RUN, resume=True, **files), epochs)
+        stopped(run(*digits, RUN, **files), epochs)
 
-    *_, state = run(*digits, RUN, resume=True, **files)
+    *_, state = run(*digits, RUN, **files)
 
     assert same(state, unbroken)
     assert lines(files["metrics_file"]) == figures(unbroken)
@@ -290,20 +290,9 @@ def test_resume_makes_the_metrics_those_of_the_checkpoint(
     state = stopped(run(*digits, RUN, **files), 2)
     files["metrics_file"].write_bytes(found)
 
-    stopped(run(*digits, RUN, resume=True, **files), 0)
+    stopped(run(*digits, RUN, **files), 0)
 
     assert lines(files["metrics_file"]) == figures(state) == figures(unbroken)[:2]
-
-
-def test_a_fresh_run_replaces_what_is_there(digits: Digits, files: dict[str, Any]) -> None:
-    *_, _ = run(*digits, RUN, **files)
-
-    state = next(run(*digits, RUN, **files))
-
-    assert state.history == ()
-    assert files["metrics_file"].read_bytes() == b""
-    resumed = next(run(*digits, RUN, resume=True, **files))
-    assert resumed.history == ()
 
 
 def test_a_finished_run_resumes_to_its_end_at_once(
@@ -311,7 +300,7 @@ def test_a_finished_run_resumes_to_its_end_at_once(
 ) -> None:
     *_, _ = run(*digits, RUN, **files)
 
-    [state] = run(*digits, RUN, resume=True, **files)
+    [state] = run(*digits, RUN, **files)
 
     assert same(state, unbroken)
 
@@ -323,7 +312,7 @@ def test_more_epochs_go_on_from_a_finished_run_with_the_constant_schedule(
     long = dataclasses.replace(short, epochs=4)
     *_, _ = run(*digits, short, **files)
 
-    *_, resumed = run(*digits, long, resume=True, **files)
+    *_, resumed = run(*digits, long, **files)
 
     *_, unbroken = run(*digits, long)
     assert same(resumed, unbroken)
@@ -334,9 +323,9 @@ def test_a_run_that_ran_out_of_patience_stays_so(digits: Digits, files: dict[str
     *_, unbroken = run(*digits, config)
     assert len(unbroken.history) < 60
     for _ in range(len(unbroken.history)):
-        stopped(run(*digits, config, resume=True, **files), 1)
+        stopped(run(*digits, config, **files), 1)
 
-    [state] = run(*digits, config, resume=True, **files)
+    [state] = run(*digits, config, **files)
 
     assert same(state, unbroken)
     assert state.final(config)[1].epoch == unbroken.best_epoch
@@ -350,7 +339,7 @@ def test_other_data_is_refused_and_nothing_is_touched(
     images, labels = digits
 
     with pytest.raises(ModelFileError, match="other training images"):
-        next(run(255 - images, labels, RUN, resume=True, **files))
+        next(run(255 - images, labels, RUN, **files))
     assert [path.read_bytes() for path in files.values()] == before
 
 
@@ -363,7 +352,7 @@ def test_a_divergence_leaves_the_last_good_checkpoint(
     with pytest.raises(MnistError, match=r"diverged in epoch 2: lower the learning rate \(1e\+06"):
         list(run(*digits, config, **files))
 
-    state = next(run(*digits, config, resume=True, **files))
+    state = next(run(*digits, config, **files))
     assert len(state.history) == len(lines(files["metrics_file"])) == 1
     assert all(np.isfinite(array).all() for array in (*state.params, *state.velocity))
 

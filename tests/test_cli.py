@@ -433,7 +433,7 @@ def test_missing_model(invoke: Invoke, data_dir: Path) -> None:
         (("--momentum", "1"), "momentum must be from 0 to below 1, not 1.0"),
         (("--schedule", "linear"), "'linear' is not one of 'cosine', 'constant'"),
         (("--patience", "2", "--validation-size", "0"), "patience needs validation images"),
-        (("--resume",), "--resume needs --checkpoint FILE"),
+        (("--resume",), "--resume is no longer needed: --checkpoint resumes by itself"),
         (("--epoch", "3"), "No such option"),
         (("--config", "nowhere.json"), "cannot read the config nowhere.json"),
     ],
@@ -557,7 +557,7 @@ def test_signals(data_dir: Path, tmp_path: Path, number: int, code: int) -> None
     _, errors = process.communicate(timeout=20)
     assert process.returncode == code
     assert re.fullmatch(
-        r"Interrupted after epoch \d+; to go on, .*--resume \(state in c.npz\)\n", errors
+        r"Interrupted after epoch \d+; to resume, .* again \(state in c.npz\)\n", errors
     )
     assert {path.name for path in tmp_path.iterdir()} == {"data", "c.npz"}
 

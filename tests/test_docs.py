@@ -148,5 +148,5 @@ def test_completion_scripts_are_had_as_documented() -> None:
 def test_help_texts_end_with_a_full_stop() -> None:
     for command in cli.commands.values():
         for option in command.params:
-            if isinstance(option, click.Option):
+            if isinstance(option, click.Option) and not option.hidden:
                 assert (option.help or "").endswith((".", ").")), option.name

@@ -117,7 +117,7 @@ def test_a_killed_run_ends_as_if_it_was_never_killed(
     expected = metrics(tmp_path / "m.jsonl")
     rng = random.Random(number)
     for _ in range(4):
-        process = start(tmp_path, *options, "--checkpoint", "c.npz", "--resume")
+        process = start(tmp_path, *options, "--checkpoint", "c.npz")
         assert process.stdout
         for _ in range(rng.randrange(1, 8)):
             process.stdout.readline()
@@ -126,10 +126,10 @@ def test_a_killed_run_ends_as_if_it_was_never_killed(
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code
         if number != signal.SIGKILL:
-            assert re.search(r"^Interrupted.* --resume .*c\.npz.*\n\Z", errors, re.MULTILINE)
+            assert re.search(r"^Interrupted.* again .*c\.npz.*\n\Z", errors, re.MULTILINE)
             assert not list(tmp_path.glob(".*"))
 
-    assert run(*TRAIN, *options, "--checkpoint", "c.npz", "--resume").returncode == 0
+    assert run(*TRAIN, *options, "--checkpoint", "c.npz").returncode == 0
 
     assert sha256(tmp_path / "model.npz") == sha256(tmp_path / "unbroken.npz")
     assert metrics(tmp_path / "m.jsonl") == expected
@@ -150,7 +150,7 @@ def test_resuming_another_run_is_refused_by_name(run: Run, tmp_path: Path) -> No
     run(*TRAIN, "--epochs", 1, *FILES)
     before = sha256(tmp_path / "c.npz"), (tmp_path / "m.jsonl").read_bytes()
 
-    result = run(*TRAIN, "--epochs", 1, *FILES, "--resume", "--seed", 3)
+    result = run(*TRAIN, "--epochs", 1, *FILES, "--seed", 3)
 
     assert result.returncode == 1
     assert "c.npz: it was made with seed 0, not 3" in one_line(result.stderr)
@@ -166,7 +166,7 @@ def test_a_divergence_keeps_the_last_good_checkpoint(run: Run, tmp_path: Path) -
     assert result.returncode == 1
     assert "diverged in epoch 1: lower the learning rate (1e+06)" in one_line(result.stderr)
     assert (tmp_path / "model.npz").read_bytes() == b"old"
-    again = run(*command, *FILES, "--validation-size", 0, "--resume")
+    again = run(*command, *FILES, "--validation-size", 0)
     assert again.stderr == result.stderr
 
 
@@ -185,16 +185,19 @@ def test_a_full_disk_is_told_and_the_old_file_stays(run: Run, tmp_path: Path, na
     if name.startswith("p."):
         pytest.importorskip("matplotlib")
     room, options = KINDS[name]
-    (tmp_path / name).write_bytes(b"old")
+    run(*TRAIN, "--epochs", 1, "--schedule", "constant", *options)
+    (tmp_path / name).touch()
+    old = (tmp_path / name).read_bytes()
 
-    result = run(*TRAIN, "--epochs", 3, "-q", *options, **limited(FSIZE=room))
+    command = [*TRAIN, "--epochs", "3", "--schedule", "constant", "-q", *options]
+    result = run(*command, **limited(FSIZE=room))
 
     assert result.returncode == 1
     assert one_line(result.stderr) == f"Error: cannot write {name}: File too large\n"
     if name == "m.jsonl":  # which grows line by line, and has been begun anew
         assert (tmp_path / name).read_bytes().startswith(b'{"epoch": 1, ')
     else:
-        assert (tmp_path / name).read_bytes() == b"old"
+        assert (tmp_path / name).read_bytes() == old
     assert not list(tmp_path.glob(".*.tmp"))
 
 

@@ -32,15 +32,13 @@ def run(
     config: Config,
     *,
     checkpoint_file: Path | None = None,
-    resume: bool = False,
     metrics_file: Path | None = None,
 ) -> Iterator[State]:
     """Yield the state to begin with, then the state after each epoch, with its files written.
 
-    With `resume` it goes on from the checkpoint where there is one; otherwise it starts anew and
-    replaces it. The checkpoint is written before a state is yielded, so whoever stops here, by a
-    signal as well, loses no epoch that is done. The metrics file always has the epochs of the
-    history, a JSON object a line, each once.
+    It resumes from the checkpoint where there is one. The checkpoint is written before a state is
+    yielded, so whoever stops here, by a signal as well, loses no finished epoch. The metrics file
+    always has the epochs of the history, a JSON object a line, each once.
 
     Raises:
         MnistError: a file cannot be written, the checkpoint is not this run's, or what
@@ -50,7 +48,7 @@ def run(
     data = ""
     if checkpoint_file:
         data = fingerprint(images, labels)
-        if resume and checkpoint_file.exists():
+        if checkpoint_file.is_file():
             state = load(checkpoint_file, config, data)
         else:
             save(checkpoint_file, state, config, data)
@@ -122,7 +120,7 @@ def load(path: Path, config: Config, data: str) -> State:
         return State(**parts, history=_history(arrays.get("history"), config))
     except (ModelFileError, ConfigError) as error:
         raise ModelFileError(
-            f"cannot resume from {path}: {error}; without --resume the run starts anew"
+            f"cannot resume from {path}: {error}; name another file or delete it"
         ) from error
 
 
