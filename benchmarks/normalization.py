@@ -81,7 +81,7 @@ def main() -> None:
 def judge(settings: Config, train: loading.Split, test: loading.Split) -> tuple[Params, float]:
     """Train on one split and return the parameters, with their accuracy on the other."""
     images = normalize(train.images, settings.normalize)
-    *_, state = training.train(training.start(settings), images, train.labels, settings)
+    *_, state = training.train(training.start(), images, train.labels, settings)
     params, _ = state.final(settings)
     images = normalize(test.images, settings.normalize)
     _, accuracy = loss_and_accuracy(params, images, test.labels, np.arange(len(images)))

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     split = loading.load("mnist", "train", args.data_dir)
     images = np.ascontiguousarray(split.images)
-    params = network.initialise()
+    params = network.initialize()
     velocity = Params(np.zeros_like(params.W), np.zeros_like(params.b))
     rng = np.random.default_rng(0)
     stages: dict[str, list[float]] = defaultdict(list)

@@ -232,15 +232,15 @@ def train(
     if checkpoint:
         go_on = f"; to resume, run the same command again (state in {checkpoint})"
         context.meta[console.GO_ON] = go_on
-    state = _show_epochs(states, settings.epochs, out)
+    state, history = _show_epochs(states, settings.epochs, out)
     params, kept = state.final(settings)
     figures = {name: getattr(kept, name) for name in _FIGURES}
     metrics = {"epoch": kept.epoch} | figures
     save(output, Model(params, settings.dataset, settings.normalize, settings, metrics))
     if plot:
-        plots.training(plot, state.history)
-    begin = {"model": str(output), "dataset": settings.dataset, "epochs": len(state.history)}
-    speed = _speed(state, len(images) - settings.validation_size)
+        plots.training(plot, history)
+    begin = {"model": str(output), "dataset": settings.dataset, "epochs": len(history)}
+    speed = _speed(history, len(images) - settings.validation_size)
     out.document(begin | figures | speed | {"config": dataclasses.asdict(settings)})
     out.result(f"{output} holds the parameters of epoch {kept.epoch}.")
     return out.exit_code
@@ -261,10 +261,10 @@ def _check_writable(paths: list[Path]) -> None:
         files.check_writable(path)
 
 
-def _speed(state: "State", examples: int) -> dict[str, float]:
+def _speed(history: "list[Epoch]", examples: int) -> dict[str, float]:
     """Return the seconds of all epochs, and how many of the `examples` went by in one."""
-    seconds = math.fsum(epoch.seconds for epoch in state.history)
-    return {"seconds": seconds, "images_per_second": len(state.history) * examples / seconds}
+    seconds = math.fsum(epoch.seconds for epoch in history)
+    return {"seconds": seconds, "images_per_second": len(history) * examples / seconds}
 
 
 def _training_split(
@@ -286,19 +286,21 @@ def _training_split(
     return loading.load(settings.dataset, "train", data_dir)
 
 
-def _show_epochs(states: "Iterator[State]", epochs: int, out: console.Output) -> "State":
-    """Print a line an epoch, below it a bar, and return the last state."""
+def _show_epochs(
+    states: "Iterator[tuple[State, list[Epoch]]]", epochs: int, out: console.Output
+) -> "tuple[State, list[Epoch]]":
+    """Print a line an epoch, below it a bar; return the last state, and all epochs."""
     meta = click.get_current_context().meta
-    state = next(states)
-    if state.history:
-        out.note(f"Going on after epoch {len(state.history)}.")
-    with out.bar(total=epochs, initial=len(state.history), unit="epoch") as bar:
-        for state in states:
-            meta[console.DONE] = f" after epoch {len(state.history)}"
+    state, history = next(states)
+    if history:
+        out.note(f"Going on after epoch {len(history)}.")
+    with out.bar(total=epochs, initial=len(history), unit="epoch") as bar:
+        for state, history in states:  # noqa: B007
+            meta[console.DONE] = f" after epoch {len(history)}"
             bar.clear()
-            out.result(_epoch_line(state.history[-1], epochs))
+            out.result(_epoch_line(history[-1], epochs))
             bar.update()
-    return state
+    return state, history
 
 
 def _epoch_line(epoch: "Epoch", epochs: int) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,24 @@ NORMALIZATIONS = ("none", "deskew", "moment")
 SCHEDULES = ("cosine", "constant")
 
 
-def _field(default: Any, help_: str, rule: str, holds: Callable[[Any], bool], **extra: Any) -> Any:
-    metadata = {"help": help_, "rule": rule, "holds": holds} | extra
+def _number(
+    default: float, help_: str, low: float, high: float = math.inf, ends: str = "[]"
+) -> Any:
+    """Return a field for a number from `low` to `high`; a round end is excluded."""
+    rule = f"at least {low:g}" if ends[0] == "[" else f"above {low:g}"
+    if high < math.inf:
+        rule += f" and at most {high:g}" if ends[1] == "]" else f" and below {high:g}"
+    # The next float beyond an excluded end makes every range a closed one.
+    low = low if ends[0] == "[" else math.nextafter(low, math.inf)
+    high = high if ends[1] == "]" else math.nextafter(high, -math.inf)
+    metadata = {"help": help_, "rule": rule, "holds": lambda value: low <= value <= high}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def _choice(default: str, help_: str, choices: tuple[str, ...]) -> Any:
     rule = f"one of {', '.join(choices)}"
-    return _field(default, help_, rule, choices.__contains__, choices=choices)
+    metadata = {"help": help_, "rule": rule, "holds": choices.__contains__, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,48 +39,21 @@ class Config:
 
     Raises:
         ConfigError: a value has the wrong type or is out of its range.
-
     """
 
     dataset: str = _choice("mnist", "Data set to train on.", DATASETS)
-    epochs: int = _field(
-        10, "Passes over the training images.", "from 1 to 100000", lambda v: 1 <= v <= 100_000
+    epochs: int = _number(10, "Passes over the training images.", 1)
+    batch_size: int = _number(120, "Images in a minibatch.", 1)
+    learning_rate: float = _number(0.2, "Peak learning rate.", 0, 1000, "(]")
+    momentum: float = _number(0.9, "Momentum.", 0, 1, "[)")
+    weight_decay: float = _number(1e-4, "L2 penalty on W.", 0, 1000)
+    schedule: str = _choice("cosine", "Learning-rate schedule.", SCHEDULES)
+    validation_size: int = _number(5000, "Training images held out for validation.", 0)
+    patience: int = _number(
+        0, "Stop after this many epochs without a lower validation loss (0: never).", 0
     )
-    batch_size: int = _field(
-        128, "Images in a minibatch.", "from 1 to 2147483647", lambda v: 1 <= v < 2**31
-    )
-    learning_rate: float = _field(
-        0.2,
-        "Step size of SGD, at its highest.",
-        "above 0 and below 1e300",
-        lambda v: 0 < v < 1e300,
-    )
-    momentum: float = _field(
-        0.9, "Share of the last step that goes on.", "from 0 to below 1", lambda v: 0 <= v < 1
-    )
-    weight_decay: float = _field(
-        1e-4, "L2 penalty on W.", "from 0 to below 1e300", lambda v: 0 <= v < 1e300
-    )
-    schedule: str = _choice("cosine", "Course of the learning rate.", SCHEDULES)
-    validation_size: int = _field(
-        5000,
-        "Training images set aside to judge by.",
-        "from 0 to 2147483647",
-        lambda v: 0 <= v < 2**31,
-    )
-    patience: int = _field(
-        0,
-        "Stop after this many epochs without a lower validation loss (0: never).",
-        "from 0 to 2147483647",
-        lambda v: 0 <= v < 2**31,
-    )
-    normalize: str = _choice("none", "How to straighten each image first.", NORMALIZATIONS)
-    seed: int = _field(
-        0,
-        "Seed of everything random.",
-        "from 0 to 18446744073709551615",
-        lambda v: 0 <= v < 2**64,
-    )
+    normalize: str = _choice("none", "Normalization of each image.", NORMALIZATIONS)
+    seed: int = _number(0, "Seed of everything random.", 0)
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -80,56 +63,56 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+NOUNS: dict[object, str] = {int: "an integer", float: "a number", str: "a string"}
 
 
 def check(name: str, value: object) -> None:
-    """Raise ConfigError if `value` is none that the hyperparameter `name` can have."""
+    """Raise ConfigError if the hyperparameter `name` cannot be `value`."""
     kind, rule = FIELDS[name].type, FIELDS[name].metadata["rule"]
     fits = isinstance(value, (int, float) if kind is float else kind)  # type: ignore[arg-type]
     if isinstance(value, bool) or not fits:
-        noun = {int: "an integer", float: "a number", str: "a string,"}[kind]  # type: ignore[index]
-        raise ConfigError(f"{name} must be {noun} {rule}, not {_show(value)}")
+        raise ConfigError(f"{name} must be {NOUNS[kind]}, {rule}, not {_show(value)}")
     if not FIELDS[name].metadata["holds"](value):
         raise ConfigError(f"{name} must be {rule}, not {_show(value)}")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return the hyperparameters that the JSON config file at `path` gives.
+    """Return the hyperparameters in the JSON config file at `path`.
 
     Raises:
         ConfigError: it names the file and, where one is at fault, the key.
-
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        values = json.loads(text, object_pairs_hook=_unique)
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
         if not isinstance(values, dict):
             raise ConfigError('a config is one JSON object, like {"epochs": 10}')
         for name, value in values.items():
             if name not in FIELDS:
-                import difflib
-
-                nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
-                raise ConfigError(f"unknown key {_show(name)}; did you mean {nearest!r}?")
+                raise ConfigError(f"unknown key {_show(name)}{_suggestion(name)}")
             check(name, value)
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply for a config") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
     return values
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ConfigError(f"the key {_show(twice)} is given twice")
-    return values
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict; raise ConfigError if a key is given twice."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"the key {_show(key)} is given twice")
+    return dict(pairs)
+
+
+def _suggestion(name: str) -> str:
+    import difflib  # slow to import, and seldom needed
+
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(FIELDS)}"
 
 
 def _show(value: object) -> str:

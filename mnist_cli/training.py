@@ -1,4 +1,6 @@
-"""The training loop: a generator that yields the state after each epoch."""
+"""The training loop: SGD with momentum, weight decay and a learning-rate schedule."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
@@ -10,14 +12,12 @@ import numpy as np
 from mnist_cli import evaluation, network
 from mnist_cli.config import Config
 from mnist_cli.errors import TrainingError
-from mnist_cli.functional import Array
+from mnist_cli.functional import Array, cross_entropy
 from mnist_cli.network import Params, minibatches
 
-# A thousand times what guessing costs (ln 10): the steps overshoot, the loss says nothing more.
+# A thousand times the loss of guessing, ln 10: the steps overshoot and the loss is meaningless.
 DIVERGED = 1000 * math.log(network.CLASSES)
-
-# Images whose running loss is reckoned at once: a minibatch at a time is several times slower.
-TOGETHER = 2048
+TOGETHER = 2048  # images whose running loss is computed at once, four times faster than in batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Epoch:
     """The figures of one epoch; `seconds` are those spent in its minibatches.
 
     The training figures are running means over the minibatches, the learning rate is that of
-    the first one, and the validation figures are None where no images were set aside.
+    the first one, and the validation figures are None where no images were held out.
     """
 
     epoch: int
@@ -37,80 +37,71 @@ class Epoch:
     seconds: float
 
 
+BEFORE = Epoch(0, 0.0, math.inf, 0.0, math.inf, 0.0, 0.0)  # the first epoch
+
+
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that is needed to go on after an epoch, and to finish."""
+    """All it takes to go on after an epoch, and to finish.
+
+    `last` holds the figures of the latest epoch; `best` and `best_epoch` are the parameters and
+    the figures of the epoch with the lowest validation loss so far.
+    """
 
     params: Params
     velocity: Params
     best: Params
-    history: tuple[Epoch, ...] = ()
-
-    @property
-    def best_epoch(self) -> int:
-        """The number of the epoch with the lowest validation loss, the first of equals."""
-        return min(self.history, key=lambda e: (e.validation_loss or 0.0, e.epoch)).epoch
+    last: Epoch = BEFORE
+    best_epoch: Epoch = BEFORE
 
     def is_done(self, config: Config) -> bool:
-        """Tell whether all epochs were run, or patience ran out."""
-        epochs = len(self.history)
-        if epochs >= config.epochs:
-            return True
-        if not (config.patience and epochs):
-            return False
-        return epochs - self.best_epoch >= config.patience
+        """Return whether all epochs were run, or patience ran out."""
+        waited = self.last.epoch - self.best_epoch.epoch
+        return self.last.epoch >= config.epochs or 0 < config.patience <= waited
 
     def final(self, config: Config) -> tuple[Params, Epoch]:
-        """Return the parameters to keep, with the epoch they come from."""
-        if config.patience:
-            return self.best, self.history[self.best_epoch - 1]
-        return self.params, self.history[-1]
+        """Return the parameters to keep, and the figures of the epoch they come from."""
+        return (self.best, self.best_epoch) if config.patience else (self.params, self.last)
 
 
-def start(config: Config) -> State:
+def start() -> State:
     """Return the state before the first epoch."""
-    params = network.initialise()
-    velocity = Params(np.zeros_like(params.W), np.zeros_like(params.b))
-    return State(params, velocity, params)
+    params = network.initialize()
+    return State(params, network.initialize(), params)
 
 
 def train(state: State, images: Array, labels: Array, config: Config) -> Iterator[State]:
     """Train epoch after epoch, from `state` on, and yield the state after each.
 
-    images (N, 28, 28) uint8, labels (N,) uint8. What is random in an epoch hangs on the seed and
-    on the epoch's number alone, so a run that goes on from a state ends as if never interrupted.
+    images (N, 28, 28) uint8, labels (N,) uint8. What is random in an epoch depends on the seed
+    and the epoch's number alone, so a run that goes on from a state ends as if never interrupted.
 
     Raises:
         TrainingError: no image is left to train on, or the training diverges.
-
     """
-    training, validation = _split(len(labels), config)
+    training, validation = split(len(labels), config)
     while not state.is_done(config):
-        number = len(state.history) + 1
+        number = state.last.epoch + 1
+        params = Params(*map(np.copy, state.params))
+        velocity = Params(*map(np.copy, state.velocity))
         order = _generator(config.seed, number).permutation(training)
-        params, velocity = _copy(state.params), _copy(state.velocity)
-        rate, loss, accuracy, seconds = _run_epoch(
-            params, velocity, images, labels, order, number, config
-        )
-        sound = loss < DIVERGED and all(
-            np.abs(array).max() <= network.LARGEST for array in (*params, *velocity)
-        )
-        judged: tuple[float, float] | tuple[None, None] = (None, None)
+        started = time.perf_counter()
+        loss, accuracy = _run_epoch(params, velocity, images, labels, order, number, config)
+        seconds = time.perf_counter() - started
+        judged: tuple[float | None, float | None] = (None, None)
+        sound = loss < DIVERGED and all(np.abs(p).max() <= network.LARGEST for p in params)
         if sound and len(validation):
             judged = evaluation.loss_and_accuracy(params, images, labels, validation)
-        if not sound or (judged[0] or 0.0) >= DIVERGED:
-            decay = (
-                f" or weight decay ({config.weight_decay:g})" if config.weight_decay > 1 else ""
-            )
+        if not sound or (judged[0] or 0) >= DIVERGED:
             raise TrainingError(
-                f"the training diverged in epoch {number}: "
-                f"lower the learning rate ({config.learning_rate:g}){decay}"
+                f"training diverged in epoch {number}: lower the learning rate "
+                f"({config.learning_rate:g}) or the weight decay ({config.weight_decay:g})"
             )
+        rate = learning_rate_at((number - 1) / config.epochs, config)
         epoch = Epoch(number, rate, loss, accuracy, judged[0], judged[1], seconds)
-        history = (*state.history, epoch)
-        state = State(params, velocity, state.best, history)
-        if state.best_epoch == number:
-            state = dataclasses.replace(state, best=params)
+        state = dataclasses.replace(state, params=params, velocity=velocity, last=epoch)
+        if judged[0] is None or judged[0] < (state.best_epoch.validation_loss or 0):
+            state = dataclasses.replace(state, best=params, best_epoch=epoch)
         yield state
 
 
@@ -122,32 +113,52 @@ def _run_epoch(
     order: Array,
     number: int,
     config: Config,
-) -> tuple[float, float, float, float]:
-    """Change `params` and `velocity` in place; return learning rate, loss, accuracy, seconds."""
-    started = time.perf_counter()
+) -> tuple[float, float]:
+    """Change `params` and `velocity` in place; return the running loss and accuracy."""
     steps = math.ceil(len(order) / config.batch_size)
-    losses, correct, first_rate = 0.0, 0, 0.0
-    seen: list[tuple[Array, Array]] = []
-    with np.errstate(over="ignore", invalid="ignore"):  # train() tells what has diverged
-        for step, (x, y) in enumerate(minibatches(images, labels, order, config.batch_size)):
-            progress = (number - 1 + step / steps) / config.epochs
-            rate = learning_rate_at(progress, config.schedule, config.learning_rate)
-            first_rate = first_rate or rate
-            logits, gradients = network.logits_and_gradients(params, x, y)
-            sgd_step(params, velocity, gradients, rate, config.momentum, config.weight_decay)
+    loss, correct = 0.0, 0
+    seen: list[tuple[Array, Array]] = []  # logits and labels whose loss is still to be computed
+    with np.errstate(over="ignore", invalid="ignore"):  # train() reports what has diverged
+        for step, (x, chosen) in enumerate(minibatches(images, order, config.batch_size)):
+            y = labels[chosen]
+            learning_rate = learning_rate_at((number - 1 + step / steps) / config.epochs, config)
+            logits, gradients = network.gradients(params, x, y)
+            sgd_step(params, velocity, gradients, learning_rate, config)
             seen.append((logits, y))
-            if len(seen) * config.batch_size >= TOGETHER or step == steps - 1:
-                loss, hits = evaluation.loss_and_hits(
-                    *map(np.concatenate, zip(*seen, strict=True))
-                )
-                losses += loss
-                correct += hits
+            if len(seen) * len(y) >= TOGETHER or step == steps - 1:
+                logits, y = map(np.concatenate, zip(*seen, strict=True))
                 seen.clear()
-    seconds = time.perf_counter() - started
-    return first_rate, losses / len(order), correct / len(order), seconds
+                loss += float(cross_entropy(logits, y).sum(dtype=np.float64))
+                correct += int((logits.argmax(axis=1) == y).sum())
+    return loss / len(order), correct / len(order)
 
 
-def _split(examples: int, config: Config) -> tuple[Array, Array]:
+def sgd_step(
+    params: Params, velocity: Params, gradients: Params, learning_rate: float, config: Config
+) -> None:
+    """Take one step in place: v ← momentum · v + gradient + weight_decay · W, θ ← θ − rate · v.
+
+    The weights decay, the biases do not. All three records of arrays are changed.
+    """
+    gradients.W.__iadd__(config.weight_decay * params.W)
+    for parameter, v, gradient in zip(params, velocity, gradients, strict=True):
+        v *= config.momentum
+        v += gradient
+        parameter -= learning_rate * v
+
+
+def learning_rate_at(progress: float, config: Config) -> float:
+    """Return the learning rate when the fraction `progress` of all steps, in [0, 1], is done.
+
+    `constant` stays; `cosine` falls from the peak to 0 along half a cosine wave (Loshchilov &
+    Hutter 2017, SGDR, without restarts).
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def split(examples: int, config: Config) -> tuple[Array, Array]:
     """Return the indices of the training and of the validation images, drawn by the seed."""
     if config.validation_size >= examples:
         raise TrainingError(
@@ -161,38 +172,3 @@ def _split(examples: int, config: Config) -> tuple[Array, Array]:
 def _generator(seed: int, stream: int) -> np.random.Generator:
     """Return the generator of one epoch, or, as stream 0, of what comes before the first."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,)))
-
-
-def _copy(params: Params) -> Params:
-    return Params(np.array(params.W, order="F"), np.array(params.b))
-
-
-def learning_rate_at(progress: float, schedule: str, learning_rate: float) -> float:
-    """Return the learning rate when the share `progress` in [0, 1] of all steps is done.
-
-    `constant` stays; `cosine` falls from the full rate to 0 along half a cosine wave
-    (Loshchilov & Hutter 2017, SGDR, without restarts).
-    """
-    if schedule == "constant":
-        return learning_rate
-    return learning_rate * (1 + math.cos(math.pi * progress)) / 2
-
-
-def sgd_step(
-    params: Params,
-    velocity: Params,
-    gradients: Params,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
-) -> None:
-    """Take one step in place: v ← momentum · v + gradient + weight_decay · W, θ ← θ − rate · v.
-
-    The weights decay, the biases do not. All three records of arrays are changed.
-    """
-    if weight_decay:
-        gradients.W.__iadd__(weight_decay * params.W)
-    for parameter, v, gradient in zip(params, velocity, gradients, strict=True):
-        v *= momentum
-        v += gradient
-        parameter -= learning_rate * v

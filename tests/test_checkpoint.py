@@ -29,7 +29,7 @@ Digits = tuple[Any, Any]
 @pytest.fixture(scope="module")
 def state(digits: Digits) -> State:
     """Three of four epochs are done."""
-    *_, state, _ = training.train(training.start(CONFIG), *digits, CONFIG)
+    *_, state, _ = training.train(training.start(), *digits, CONFIG)
     return state
 
 
@@ -55,14 +55,14 @@ def test_what_is_saved_is_loaded(path: Path, state: State) -> None:
 
 
 def test_the_state_before_the_first_epoch_is_saved_too(path: Path) -> None:
-    checkpoint.save(path, training.start(CONFIG), CONFIG, "data")
+    checkpoint.save(path, training.start(), CONFIG, "data")
 
     assert checkpoint.load(path, CONFIG, "data").history == ()
 
 
 def test_without_validation_images_the_figures_are_none(path: Path, digits: Digits) -> None:
     config = Config(epochs=2, validation_size=0)
-    *_, state = training.train(training.start(config), *digits, config)
+    *_, state = training.train(training.start(), *digits, config)
     checkpoint.save(path, state, config, "data")
 
     history = checkpoint.load(path, config, "data").history
@@ -384,5 +384,5 @@ def test_nothing_is_written_where_no_file_is_named(
     *_, state = run(*digits, RUN)
 
     assert same(state, unbroken)
-    assert training.start(RUN).history == ()
+    assert training.start().history == ()
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from mnist_cli import functional
 from mnist_cli.functional import Array
+from mnist_cli.network import Params, forward, gradients
 from tests.gradients import central_difference, check_gradient
 
 examples = settings(deadline=None, max_examples=60)
@@ -58,10 +59,6 @@ def one_hot(y: Array, classes: int) -> Array:
     return np.eye(classes)[y]
 
 
-def mean_loss(x: Array, W: Array, b: Array, y: Array) -> Any:
-    return functional.cross_entropy(functional.linear(x, W, b), y).mean()
-
-
 def through_jacobian(logits: Array, y: Array) -> Array:
     probs = functional.softmax(logits)
     return functional.softmax_backward(functional.cross_entropy_backward(probs, y), probs)
@@ -105,7 +102,7 @@ def test_each_row_has_the_softmax_it_would_have_alone(logits: Array) -> None:
 def test_softmax_and_jacobian_agree_with_decimal_arithmetic(logits: Array) -> None:
     exact = exact_softmax(logits)
     probs = functional.softmax(logits)
-    np.testing.assert_allclose(probs, np.array(exact, float), rtol=1e-12)  # so atol as well
+    np.testing.assert_allclose(probs, np.array(exact, float), rtol=1e-12, atol=1e-29)
     jacobians = [
         [[p[i] * ((i == j) - p[j]) for j in range(len(p))] for i in range(len(p))] for p in exact
     ]
@@ -128,6 +125,15 @@ def test_an_underflowing_probability_stays_normal(dtype: str, size: float) -> No
     assert probs.min() >= np.finfo(dtype).tiny
     assert np.isfinite(1 / probs).all()
     np.testing.assert_allclose(probs, [[0.5, 0, 0, 0.5]], rtol=0, atol=1e-30)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i8"])
+def test_softmax_of_integers_is_that_of_the_same_floats(dtype: str) -> None:
+    """Unsigned differences must not wrap around."""
+    logits = np.array([[1, 3, 2], [100, 0, 120]], dtype)
+    np.testing.assert_array_equal(
+        functional.softmax(logits.astype(float)), functional.softmax(logits)
+    )
 
 
 # its Jacobian
@@ -187,27 +193,7 @@ def test_softmax_backward_is_upstream_times_jacobian(logits: Array, seed: int) -
     np.testing.assert_allclose(dlogits, expected, rtol=0, atol=40 * np.finfo(probs.dtype).eps)
 
 
-# linear and cross-entropy
-
-
-def test_linear_on_numbers_worked_by_hand() -> None:
-    x, W, b = np.array([[1, 2], [0, 3]]), np.array([[1, 0, 2], [0, 1, -1]]), np.array([10, 20, 30])
-    np.testing.assert_array_equal([[11, 22, 30], [10, 23, 27]], functional.linear(x, W, b))
-
-
-@pytest.mark.parametrize("batch", [1, 125, 127, 128, 129, 250, 1000])
-def test_a_product_is_the_same_whether_taken_whole_or_in_parts(batch: int) -> None:
-    """Around the 1,000,000 multiplications of a part: 127 · 784 · 10 is below, 128 above."""
-    rng = np.random.default_rng(batch)
-    x, W, b = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((batch, 784), (784, 10), 10)
-    )
-    dlogits = rng.normal(size=(batch, 10)).astype(np.float32)
-    logits, dW = functional.linear(x, W, b), functional.linear_backward(dlogits, x)[0]
-    assert logits.dtype == dW.dtype == np.float32
-    exact = x.astype(float)
-    np.testing.assert_allclose(logits, exact @ W + b, rtol=0, atol=3e-5 * 28)
-    np.testing.assert_allclose(dW, exact.T @ dlogits, rtol=0, atol=3e-5 * batch**0.5)
+# cross-entropy
 
 
 @examples
@@ -249,6 +235,13 @@ def test_cross_entropy_backward_is_the_central_difference(logits: Array) -> None
     )
 
 
+@pytest.mark.parametrize("classes", [3, 5])
+def test_one_hot_labels_are_refused(classes: int) -> None:
+    probs = functional.softmax(np.zeros((3, classes)))
+    with pytest.raises(ValueError, match=r"integers of shape \(B,\), .* \(3, "):
+        functional.cross_entropy_backward(probs, np.eye(3, classes, dtype=int))
+
+
 # the whole chain
 
 
@@ -282,16 +275,18 @@ def test_the_gradient_of_the_loss_is_its_central_difference(
     rng = np.random.default_rng(seed)
     x, W, b = rng.normal(size=(B, D)), rng.normal(size=(D, C)), rng.normal(size=C)
     # Logits up to 30 in size, few of them or all.
-    scale = rng.uniform(0, 30) / np.abs(functional.linear(x, W, b)).max()
-    W, b = scale * W, scale * b
+    scale = rng.uniform(0, 30) / np.abs(x @ W + b).max()
+    params = Params(scale * W, scale * b)
     # A label the network is sure of has no gradient to measure: let the first be a wrong one.
     y = rng.integers(0, C, B)
-    y[0] = functional.linear(x, W, b)[0].argmin()
+    y[0] = forward(params, x)[0].argmin()
 
-    dW, db = functional.linear_backward(through_jacobian(functional.linear(x, W, b), y), x)
-    check_gradient(
-        lambda Wb: mean_loss(x, Wb[:-1], Wb[-1], y), np.vstack([W, b]), np.vstack([dW, db])
-    )
+    dW, db = gradients(params, x, y)[1]
+
+    def mean_loss(Wb: Array) -> Any:
+        return functional.cross_entropy(x @ Wb[:-1] + Wb[-1], y).mean()
+
+    check_gradient(mean_loss, np.vstack(params), np.vstack([dW, db]))
 
 
 @examples
@@ -309,15 +304,6 @@ def test_memory_layouts_give_equal_results(logits: Array, seed: int) -> None:
         expected = function(c)
         for other in (f, spread):
             np.testing.assert_allclose(function(other), expected, rtol=rtol, atol=20 * eps)
-
-
-def test_memory_layouts_give_equal_linear_results() -> None:
-    rng = np.random.default_rng(0)
-    x, W, b, dlogits = (rng.normal(size=shape) for shape in [(7, 5), (5, 3), (3,), (7, 3)])
-    F = np.asfortranarray
-    np.testing.assert_allclose(functional.linear(F(x), F(W), b), x @ W + b, rtol=1e-14)
-    np.testing.assert_allclose(functional.linear_backward(F(dlogits), F(x))[0], x.T @ dlogits)
-    np.testing.assert_allclose(functional.linear_backward(dlogits, x)[0], x.T @ dlogits)
 
 
 def test_the_arguments_are_left_as_they_are() -> None:

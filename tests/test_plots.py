@@ -138,14 +138,13 @@ def test_the_mistakes_are_drawn_with_true_and_predicted_label(
     page: Page, names: tuple[str, ...]
 ) -> None:
     figure, evaluation, images, _ = page
-    assert len(evaluation.mistakes) == 24
-    for axes, (index, true, predicted, probability) in zip(
-        figure.axes[-24:], evaluation.mistakes, strict=True
-    ):
-        assert np.array_equal(images[index], drawn(axes))
-        labels = [names[label] if names else str(label) for label in (true, predicted)]
+    assert len(evaluation.mistakes) >= 24
+    for axes, mistake in zip(figure.axes[-24:], evaluation.mistakes, strict=False):
+        assert np.array_equal(images[mistake.index], drawn(axes))
+        pair = (mistake.label, mistake.predicted)
+        labels = [names[label] if names else str(label) for label in pair]
         caption = re.sub(r"[\s()]+", " ", axes.get_title()).strip()
-        assert caption == f"{labels[0]} → {labels[1]} {probability:.1%}"
+        assert caption == f"{labels[0]} → {labels[1]} {mistake.probability:.1%}"
 
 
 def test_everything_is_readable_and_in_its_place(page: Page) -> None:

@@ -124,7 +124,7 @@ def _widths(
     def width(weight: Floats) -> Floats:
         """Return the width of the rows that `weight` (N, 28) picks, as such a share, (N, 1)."""
         part = (spread * weight).sum(axis=1) / np.maximum((ink * weight).sum(axis=1), 1e-6)
-        return np.sqrt(np.maximum(part, LEAST_VARIANCE) / whole)[:, None]  # type: ignore[no-any-return]
+        return np.sqrt(np.maximum(part, LEAST_VARIANCE) / whole)[:, None]
 
     upper, share = np.clip(0.5 - y / reach, 0, 1), np.clip(0.5 - dy / reach, 0, 1)
     widths: Floats = width(upper) * share + width(1 - upper) * (1 - share)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mnist_cli import files
 from mnist_cli.errors import MnistError
-from mnist_cli.evaluation import BINS, Evaluation
+from mnist_cli.evaluation import BINS, Evaluation, Mistake
 from mnist_cli.functional import Array
 from mnist_cli.network import CLASSES, Params
 from mnist_cli.training import Epoch
@@ -188,7 +188,7 @@ def _draw_weights(figure: "Figure", W: Array, names: tuple[str, ...]) -> None:
 
 def _draw_mistakes(
     figure: "Figure",
-    mistakes: Sequence[tuple[int, int, int, float]],
+    mistakes: Sequence[Mistake],
     images: Array,
     names: tuple[str, ...],
 ) -> None:
@@ -200,9 +200,9 @@ def _draw_mistakes(
     panels = _panels(figure, 3, 8, box, wspace=0.1, hspace=0.6 if long else 0.3)
     for axes in panels.flat:
         axes.set_axis_off()
-    for axes, (i, true, predicted, probability) in zip(panels.flat, mistakes, strict=False):
-        axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255)
-        text = caption.format(names[true], names[predicted], probability)
+    for axes, mistake in zip(panels.flat, mistakes, strict=False):
+        axes.imshow(images[mistake.index], cmap="gray_r", vmin=0, vmax=255)
+        text = caption.format(names[mistake.label], names[mistake.predicted], mistake.probability)
         axes.set_title(text, fontsize=7.5)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,8 @@ def run(
     *,
     checkpoint_file: Path | None = None,
     metrics_file: Path | None = None,
-) -> Iterator[State]:
-    """Yield the state to begin with, then the state after each epoch, with its files written.
+) -> Iterator[tuple[State, list[Epoch]]]:
+    """Yield the state to begin with, then that after each epoch, and all epochs up to there.
 
     It resumes from the checkpoint where there is one. The checkpoint is written before a state is
     yielded, so whoever stops here, by a signal as well, loses no finished epoch. The metrics file
@@ -44,23 +45,23 @@ def run(
         MnistError: a file cannot be written, the checkpoint is not this run's, or what
             `training.train` raises.
     """
-    state = training.start(config)
-    data = ""
+    state, history, data = training.start(), list[Epoch](), ""
     if checkpoint_file:
         data = fingerprint(images, labels)
         if checkpoint_file.is_file():
-            state = load(checkpoint_file, config, data)
+            state, history = load(checkpoint_file, config, data)
         else:
-            save(checkpoint_file, state, config, data)
-    begin = b"".join(map(_line, state.history))
+            save(checkpoint_file, state, history, config, data)
+    begin = b"".join(map(_line, history))
     with files.append(metrics_file or Path(os.devnull), begin) as metrics:
-        yield state
+        yield state, history
         for state in training.train(state, images, labels, config):  # noqa: B020
+            history.append(state.last)
             if checkpoint_file:
-                save(checkpoint_file, state, config, data)
-            metrics.write(_line(state.history[-1]))
+                save(checkpoint_file, state, history, config, data)
+            metrics.write(_line(history[-1]))
             metrics.flush()
-            yield state
+            yield state, history
 
 
 def _line(epoch: Epoch) -> bytes:
@@ -74,8 +75,10 @@ def fingerprint(images: Array, labels: Array) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, state: State, config: Config, data: str) -> None:
-    """Publish `state` at `path`, bound to `config` and to the `data` with that fingerprint.
+def save(path: Path, state: State, history: list[Epoch], config: Config, data: str) -> None:
+    """Publish `state`, after the epochs in `history`, bound to `config` and `data`, at `path`.
+
+    `data` is the fingerprint of the training data.
 
     Raises:
         MnistError: the file cannot be written.
@@ -86,15 +89,15 @@ def save(path: Path, state: State, config: Config, data: str) -> None:
         params: Params = getattr(state, part)
         arrays |= {f"W{suffix}": params.W, f"b{suffix}": params.b}
     metadata = {"format": FORMAT, "config": dataclasses.asdict(config), "data": data}
-    rows = [[getattr(epoch, name) for name in _columns(config)] for epoch in state.history]
+    rows = [[getattr(epoch, name) for name in _columns(config)] for epoch in history]
     arrays |= {"metadata": pack(metadata)}
     if rows:
         arrays |= {"history": np.array(rows, np.float64)}
     npz.write(path, arrays)
 
 
-def load(path: Path, config: Config, data: str) -> State:
-    """Return the state at `path`, if it belongs to this `config` and this `data`.
+def load(path: Path, config: Config, data: str) -> tuple[State, list[Epoch]]:
+    """Return the state at `path` and all epochs up to there, if of this `config` and `data`.
 
     Raises:
         ModelFileError: the file is damaged, or of another run; it names what differs.
@@ -113,11 +116,15 @@ def load(path: Path, config: Config, data: str) -> State:
         _check_same(unpack_config(metadata["config"]), config)
         if metadata["data"] != data:
             raise ModelFileError("it was made with other training images: the data set changed")
-        parts = {
+        parts: dict[str, Any] = {
             part: Params(weights(arrays, "W", suffix), weights(arrays, "b", suffix))
             for suffix, part in PARTS.items()
         }
-        return State(**parts, history=_history(arrays.get("history"), config))
+        history = _history(arrays.get("history"), config)
+        if not history:
+            return State(**parts), history
+        best = min(history, key=lambda epoch: epoch.validation_loss or -epoch.epoch)
+        return State(**parts, last=history[-1], best_epoch=best), history
     except (ModelFileError, ConfigError) as error:
         raise ModelFileError(
             f"cannot resume from {path}: {error}; name another file or delete it"
@@ -140,9 +147,9 @@ def _check_same(old: Config, new: Config) -> None:
             raise ModelFileError(f"it was made with {name} {before}, not {now}{why}")
 
 
-def _history(rows: Array | None, config: Config) -> tuple[Epoch, ...]:
+def _history(rows: Array | None, config: Config) -> list[Epoch]:
     if rows is None:
-        return ()
+        return []
     names = _columns(config)
     if rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != len(names):
         raise ModelFileError("its history does not have the right columns")
@@ -156,7 +163,7 @@ def _history(rows: Array | None, config: Config) -> tuple[Epoch, ...]:
     ):
         raise ModelFileError("its history cannot be true")
     missing = dict.fromkeys(VALIDATION)
-    return tuple(
+    return [
         Epoch(epoch=number, **missing | dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
         for number, row in enumerate(rows.tolist(), start=1)
-    )
+    ]
