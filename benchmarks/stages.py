@@ -16,11 +16,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from mnist_cli import evaluation, functional, network, training
+from mnist_cli import functional, network, training
+from mnist_cli.config import Config
 from mnist_cli.data import loading
 from mnist_cli.network import Params, minibatches
 
-BATCH = 128
+CONFIG = Config()
+BATCH = CONFIG.batch_size
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
     split = loading.load("mnist", "train", args.data_dir)
     images = np.ascontiguousarray(split.images)
     params = network.initialize()
-    velocity = Params(np.zeros_like(params.W), np.zeros_like(params.b))
+    velocity = network.initialize()
     rng = np.random.default_rng(0)
     stages: dict[str, list[float]] = defaultdict(list)
     for _ in range(args.epochs):
@@ -60,8 +62,9 @@ def epoch(params, velocity, images, labels, order) -> dict[str, float]:
         seconds[name] += now - mark
         mark = now
 
-    for x, y in minibatches(images, labels, order, BATCH):
-        lap("gather and cast")
+    for x, chosen in minibatches(images, order, BATCH):
+        y = labels[chosen]
+        lap("gather, cast and scale")
         logits = network.forward(params, x)
         lap("forward product, bias")
         probs = functional.softmax(logits)
@@ -70,15 +73,16 @@ def epoch(params, velocity, images, labels, order) -> dict[str, float]:
         lap("derivative of the loss")
         dlogits = functional.softmax_backward(dprobs, probs)
         lap("Jacobian and its product")
-        gradients = Params(*functional.linear_backward(dlogits, x))
-        gradients.W.__itruediv__(network.WHITE)
+        gradients = Params(x.T @ dlogits, dlogits.sum(axis=0))
         lap("backward product, bias")
         seen.append((logits, y))
-        if len(seen) == 16:
-            evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
+        if len(seen) * BATCH >= training.TOGETHER:
+            logits, y = map(np.concatenate, zip(*seen, strict=True))
+            functional.cross_entropy(logits, y).sum(dtype=np.float64)
+            (logits.argmax(axis=1) == y).sum()
             seen.clear()
         lap("loss and accuracy")
-        training.sgd_step(params, velocity, gradients, 0.1, 0.9, 1e-4)
+        training.sgd_step(params, velocity, gradients, 0.1, CONFIG)
         lap("update")
     return seconds
 

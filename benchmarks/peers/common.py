@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 10, 128, 0.2, 0.9, 1e-4
+EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 10, 120, 0.2, 0.9, 1e-4
 
 
 def load(part):
