@@ -385,7 +385,7 @@ def evaluate(
     )
     if plot:
         title = f"{model} on {dataset}, {split} split"
-        plots.evaluation(plot, figures, data.images, loaded.params, names, title)
+        plots.evaluation(plot, title, figures, data.images, loaded.params.W, names)
     if min_accuracy is not None and figures.accuracy < min_accuracy:
         out.note(f"The accuracy {figures.accuracy:.4f} is below {min_accuracy}.")
         return 3
