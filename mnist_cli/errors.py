@@ -1,4 +1,4 @@
-"""What can go wrong in a way the user can put right."""
+"""What can go wrong in a way that the user can fix."""
 
 
 class MnistError(Exception):
@@ -8,13 +8,13 @@ class MnistError(Exception):
 
 
 class ConfigError(MnistError):
-    """A hyperparameter or a config file is not what it has to be."""
+    """A hyperparameter or a config file is invalid."""
 
     exit_code = 2
 
 
 class DataError(MnistError):
-    """A data file or data directory is not what it says it is."""
+    """A data file or data directory is invalid."""
 
 
 class MissingDataError(DataError):
@@ -22,16 +22,16 @@ class MissingDataError(DataError):
 
 
 class DownloadError(MnistError):
-    """A file could not be had from any mirror, or not be stored."""
+    """A file could not be downloaded from any mirror, or not be stored."""
 
 
 class ModelFileError(MnistError):
-    """A model file or checkpoint is not what it has to be."""
+    """A model file or checkpoint is invalid."""
 
 
 class TrainingError(MnistError):
-    """The training cannot start or cannot go on."""
+    """Training cannot start or cannot go on."""
 
 
 class ImageError(MnistError):
-    """A picture cannot be read, or shows nothing to recognise."""
+    """A picture cannot be read, or shows no digit."""

@@ -76,7 +76,7 @@ def test_no_image_twice(every_image: Bytes) -> None:
 
 
 def test_ink_is_where_mnist_has_it(every_image: Bytes) -> None:
-    """The rim is black, the ink in the 20×20 middle and centred, about as much as in MNIST."""
+    """The rim is black, the ink in the 20×20 middle and centered, about as much as in MNIST."""
     rim = np.ones((28, 28), bool)
     rim[1:-1, 1:-1] = False
     ink = every_image / 255
@@ -91,9 +91,9 @@ def test_ink_is_where_mnist_has_it(every_image: Bytes) -> None:
 
 def test_edges_are_anti_aliased(every_image: Bytes) -> None:
     """Grey pixels are about as many as full ones, as in MNIST, and take every level."""
-    grey = (every_image > 0) & (every_image < 200)
+    gray = (every_image > 0) & (every_image < 200)
 
-    assert 0.5 < grey.sum() / (every_image >= 200).sum() < 1.5
+    assert 0.5 < gray.sum() / (every_image >= 200).sum() < 1.5
     assert set(range(255)) <= set(np.unique(every_image).tolist())
 
 

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 SEED = 2828
 COUNTS = {"train": 10_000, "test": 2_000}
 
-# A digit has several shapes; a shape has strokes, parted by "/"; a stroke is a smooth curve
+# A digit has several shapes; a shape has strokes, separated by "/"; a stroke is a smooth curve
 # through points "x,y", y downwards, 100 high. Equal points of a shape are one point and move
 # together, so strokes that meet there still do.
 SHAPES = (
@@ -138,7 +138,7 @@ def _curve(points: Floats) -> Floats:
 
 
 def _place(middles: Floats, length: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Bring digits to MNIST's size and place, in pixels: the longer side fits, mass centred."""
+    """Bring digits to MNIST's size and place, in pixels: the longer side fits, mass centered."""
     count = length.shape[1]
     low, high = middles.min(axis=1), middles.max(axis=1)
     scale = EXTENT * (1 + 0.12 * _spread(rng, (count,))) / (high - low).max(axis=0)
@@ -152,28 +152,27 @@ def _draw(middles: Floats, length: Floats, rng: np.random.Generator) -> Bytes:
     """Lay the ink of pieces on pixels, (2, K, count) and (K, count) to (count, 28, 28)."""
     count = length.shape[1]
     left, top = corner = middles.astype(np.int64)
-    right, down = middles - corner  # the shares of the next column and the next row
+    right, down = middles - corner  # the fractions that go to the next column and row
     cell = (np.arange(count) * SIZE + top) * SIZE + left
     ink = np.zeros(count * SIZE * SIZE)
-    for offset, share in (
+    for offset, fraction in (
         (0, (1 - right) * (1 - down)),
         (1, right * (1 - down)),
         (SIZE, (1 - right) * down),
         (SIZE + 1, right * down),
     ):
-        ink += np.bincount((cell + offset).ravel(), (share * length).ravel(), len(ink))
+        ink += np.bincount((cell + offset).ravel(), (fraction * length).ravel(), len(ink))
     page = ink.astype(np.float32).reshape(count, SIZE, SIZE)
     for _ in range(2):
         page[:, 1:-1] = (page[:, :-2] + 2 * page[:, 1:-1] + page[:, 2:]) / 4
         page[:, :, 1:-1] = (page[:, :, :-2] + 2 * page[:, :, 1:-1] + page[:, :, 2:]) / 4
     # Across a stroke the ink is a bell, and its fourth root one twice as wide; where that is cut
-    # off decides the width of the pen, and how steeply, the grey of its edges.
+    # off decides the width of the pen, and how steeply, the gray of its edges.
     bell = np.sqrt(np.sqrt(page / PEAK))
     thick = rng.random((count, 1, 1), np.float32)
     edge = 0.94 - 0.12 * thick * (1 + thick)
-    grey = 255 - 30 * rng.random(page.shape, np.float32)
-    image: Bytes = (np.clip(0.5 + 5 * (bell - edge), 0, 1) * grey).astype(np.uint8)
-    return image
+    gray = 255 - 30 * rng.random(page.shape, np.float32)
+    return (np.clip(0.5 + 5 * (bell - edge), 0, 1) * gray).astype(np.uint8)
 
 
 def _spread(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
