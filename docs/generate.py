@@ -54,7 +54,7 @@ def row(name: str, option: click.Option) -> str:
     elif not option.is_flag:
         names += f" {option.metavar or option.type.name.upper()}"
     text = option.help or ""
-    if option.show_default:
+    if isinstance(option.default, str | int | float) and not option.is_flag:
         text += f" Default: `{option.default}`."
     variables = option.envvar or f"MNIST_CLI_{name}_{option.name}".upper()
     variables = [variables] if isinstance(variables, str) else variables

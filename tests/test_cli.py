@@ -25,7 +25,7 @@ from click.testing import Result
 from PIL import Image
 
 from mnist_cli import __version__, config
-from mnist_cli.cli import THREADS, cli
+from mnist_cli.cli import THREADS
 from mnist_cli.config import Config
 from mnist_cli.data import catalogue
 from mnist_cli.inputs.pictures import prepare
@@ -49,10 +49,7 @@ def one_error(result: Result | subprocess.CompletedProcess[str]) -> str:
     return result.stderr
 
 
-# What comes out
-
-
-def test_train_prints_a_line_an_epoch(invoke: Invoke, data_dir: Path) -> None:
+def test_train_prints_a_line_per_epoch(invoke: Invoke, data_dir: Path) -> None:
     result = invoke("train", *QUICK)
     assert result.exit_code == 0
     line = (
@@ -101,7 +98,7 @@ def test_no_validation_images_give_null(invoke: Invoke, data_dir: Path) -> None:
     assert "validation" not in invoke("train", *options).stdout
 
 
-def test_model_file_tells_how_it_was_made(model: Path) -> None:
+def test_model_file_records_how_it_was_made(model: Path) -> None:
     with np.load(model, allow_pickle=False) as archive:
         assert archive["W"].shape == (784, 10)
         assert archive["W"].dtype == archive["b"].dtype == np.float32
@@ -127,13 +124,6 @@ def test_evaluate_json_has_the_promised_keys(invoke: Invoke, model: Path) -> Non
     assert (train["split"], train["examples"]) == ("train", 800)
 
 
-def test_evaluate_prints_a_report(invoke: Invoke, model: Path) -> None:
-    accuracy = json.loads(invoke("evaluate", "model.npz", "--json").stdout)["accuracy"]
-    result = invoke("evaluate", "model.npz")
-    assert f"{accuracy:.2%}" in result.stdout.replace(" %", "%")
-    assert result.stderr == ""
-
-
 def test_evaluate_accepts_bare_arrays(invoke: Invoke, model: Path) -> None:
     """An .npz of just W and b means mnist and no normalisation."""
     with np.load(model, allow_pickle=False) as archive:
@@ -144,25 +134,26 @@ def test_evaluate_accepts_bare_arrays(invoke: Invoke, model: Path) -> None:
     assert whole | {"model": ""} == bare | {"model": ""}
 
 
-def test_gate_passes_at_equality_and_fails_above(invoke: Invoke, model: Path) -> None:
+def test_minimum_accuracy_passes_at_equality_and_fails_above(invoke: Invoke, model: Path) -> None:
     accuracy = json.loads(invoke("evaluate", "model.npz", "--json").stdout)["accuracy"]
     assert invoke("evaluate", "model.npz", "--min-accuracy", repr(accuracy)).exit_code == 0
-    failed = invoke("evaluate", "model.npz", "--min-accuracy", accuracy + 1e-9)
-    assert failed.exit_code == 3
+    for higher in (accuracy + 1e-9, "nan"):
+        failed = invoke("evaluate", "model.npz", "--min-accuracy", higher)
+        assert failed.exit_code == 3
     assert failed.stdout == invoke("evaluate", "model.npz").stdout
     failed = invoke("evaluate", "model.npz", "--json", "-q", "--min-accuracy", 1)
     assert (failed.exit_code, failed.stderr) == (3, "")
     assert json.loads(failed.stdout)["accuracy"] == accuracy
 
 
-@pytest.mark.parametrize("share", ["nan", "1.01", "-0.1"])
-def test_gate_refuses_what_is_no_share(invoke: Invoke, share: str) -> None:
-    result = invoke("evaluate", "model.npz", f"--min-accuracy={share}")
+@pytest.mark.parametrize("limit", ["1.01", "-0.1"])
+def test_minimum_accuracy_is_a_fraction(invoke: Invoke, limit: str) -> None:
+    result = invoke("evaluate", "model.npz", f"--min-accuracy={limit}")
     assert result.exit_code == 2
-    assert "--min-accuracy" in one_error(result)
+    assert "'--min-accuracy': " in one_error(result)
 
 
-def test_evaluate_warns_where_the_model_was_made_for_something_else(
+def test_evaluate_warns_if_the_model_was_trained_otherwise(
     invoke: Invoke, model: Path, data_dir: Path
 ) -> None:
     (data_dir / "fashion-mnist").symlink_to("mnist")
@@ -190,9 +181,6 @@ def test_plots_are_drawn(invoke: Invoke, data_dir: Path) -> None:
     assert invoke("evaluate", "model.npz", "--plot", "page.png").exit_code == 0
     assert "<svg" in Path("run.svg").read_text()
     assert Path("page.png").read_bytes().startswith(b"\x89PNG")
-    result = invoke("evaluate", "model.npz", "--plot", "page.txt")
-    assert result.exit_code == 1
-    assert ".png" in one_error(result)
 
 
 def test_download_writes_the_synthetic_files(invoke: Invoke) -> None:
@@ -211,7 +199,7 @@ def test_download_writes_the_synthetic_files(invoke: Invoke) -> None:
     assert again.stderr == ""
 
 
-def test_unwanted_faults_of_a_download_are_told(invoke: Invoke) -> None:
+def test_failed_mirrors_are_reported(invoke: Invoke) -> None:
     result = invoke("download", "--mirror", "nowhere")
     assert result.exit_code == 1
     notice, error = result.stderr.splitlines()
@@ -219,9 +207,6 @@ def test_unwanted_faults_of_a_download_are_told(invoke: Invoke) -> None:
     assert error.startswith(
         "Error: cannot download train-images-idx3-ubyte: nowhere: no such file"
     )
-
-
-# Predictions
 
 
 @pytest.fixture
@@ -256,9 +241,7 @@ def test_predict_json_is_what_the_network_says(
         assert answer["probability"] == max(answer["probabilities"])
 
 
-def test_a_bad_picture_spoils_only_itself(
-    invoke: Invoke, model: Path, pictures: list[Path]
-) -> None:
+def test_bad_picture_spoils_only_itself(invoke: Invoke, model: Path, pictures: list[Path]) -> None:
     Path("bad.png").write_text("no picture")
     good, bad = pictures[0], "bad.png"
     result = invoke("predict", "model.npz", bad, good, "missing.png")
@@ -312,17 +295,10 @@ def test_missing_extras_are_named(
         "from mnist_cli.cli import main; main()"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=model.parent,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", script], cwd=model.parent, capture_output=True, text=True
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert f"pip install 'mnist-cli[{extra}]'" in one_error(result)
-
-
-# Where values come from
 
 
 def test_precedence(invoke: Invoke, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,12 +341,6 @@ def test_data_directory_from_the_environment(
     assert invoke("evaluate", "model.npz").exit_code == 1
 
 
-def test_hyperparameter_options_are_the_config_fields() -> None:
-    options = {parameter.name: parameter for parameter in cli.commands["train"].params}
-    for field in dataclasses.fields(Config):
-        assert options[field.name].default == field.default
-
-
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.json")), ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path: Path) -> None:
     Config(**config.load(path))
@@ -382,11 +352,8 @@ def test_default_config_is_written_out() -> None:
     assert list(defaults) == list(config.FIELDS)
 
 
-def test_registry_and_config_name_the_same_data_sets() -> None:
+def test_catalogue_and_config_name_the_same_data_sets() -> None:
     assert tuple(catalogue.DATASETS) == config.DATASETS
-
-
-# What goes wrong
 
 
 def test_missing_data_offline(invoke: Invoke) -> None:
@@ -398,25 +365,6 @@ def test_missing_data_offline(invoke: Invoke) -> None:
         assert not Path("model.npz").exists()
 
 
-def test_data_directory_that_is_a_file(invoke: Invoke) -> None:
-    Path("data").write_text("")
-    result = invoke("train", "--offline")
-    assert result.exit_code == 1
-    assert "data is not a directory" in one_error(result)
-
-
-def test_unwritable_output_is_found_out_before_training(
-    invoke: Invoke, data_dir: Path, tmp_path: Path
-) -> None:
-    before = sorted(tmp_path.iterdir())
-    for option in ("--output", "--metrics-file", "--checkpoint"):
-        for path in ("nowhere/x.npz", "data"):
-            result = invoke("train", *QUICK, option, path)
-            assert (result.exit_code, result.stdout) == (1, "")
-            assert f"cannot write {path}: " in one_error(result)
-    assert sorted(tmp_path.iterdir()) == before
-
-
 def test_missing_model(invoke: Invoke, data_dir: Path) -> None:
     result = invoke("evaluate", "nothing.npz")
     assert result.exit_code == 1
@@ -426,11 +374,12 @@ def test_missing_model(invoke: Invoke, data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--epochs", "0"), "epochs must be from 1 to 100000, not 0"),
+        (("--epochs", "0"), "'--epochs': must be at least 1, not 0"),
         (("--epochs", "1.5"), "'1.5' is not a valid integer"),
-        (("--learning-rate", "-1"), "learning_rate must be above 0 and below 1e300, not -1.0"),
-        (("--learning-rate", "nan"), "learning_rate must be above 0 and below 1e300, not NaN"),
-        (("--momentum", "1"), "momentum must be from 0 to below 1, not 1.0"),
+        (
+            ("--learning-rate", "nan"),
+            "'--learning-rate': must be above 0 and at most 1000, not NaN",
+        ),
         (("--schedule", "linear"), "'linear' is not one of 'cosine', 'constant'"),
         (("--patience", "2", "--validation-size", "0"), "patience needs validation images"),
         (("--resume",), "--resume is no longer needed: --checkpoint resumes by itself"),
@@ -459,45 +408,11 @@ def test_wrong_config(invoke: Invoke) -> None:
     )
 
 
-def test_validation_size_as_large_as_the_data(invoke: Invoke, data_dir: Path) -> None:
-    result = invoke("train", "--validation-size", 800)
+def test_divergence_names_the_epoch_and_a_remedy(invoke: Invoke, data_dir: Path) -> None:
+    result = invoke("train", *QUICK, "--learning-rate", 1000)
     assert result.exit_code == 1
-    assert "a validation size of 800 leaves none of the 800 images" in one_error(result)
-
-
-def test_batch_larger_than_the_data_is_one_batch(invoke: Invoke, data_dir: Path) -> None:
-    assert invoke("train", *QUICK, "--batch-size", 10**9).exit_code == 0
-
-
-def test_divergence_names_epoch_and_remedy(invoke: Invoke, data_dir: Path) -> None:
-    result = invoke("train", *QUICK, "--learning-rate", "1e6")
-    assert result.exit_code == 1
-    assert re.search(r"diverged in epoch 1: lower the learning rate", one_error(result))
+    assert "diverged in epoch 1: lower the learning rate (1000)" in one_error(result)
     assert not Path("model.npz").exists()
-
-
-def test_full_disk_leaves_the_old_model(run: Run, model: Path) -> None:
-    """A file-size limit stands for a full disk."""
-    before = model.read_bytes()
-    script = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "sys.argv[0] = 'mnist-cli'; from mnist_cli.cli import main; main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script, "train", *map(str, QUICK), "--seed", "1"],
-        cwd=model.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert "cannot write model.npz: File too large" in one_error(result)
-    assert model.read_bytes() == before
-    assert not list(model.parent.glob(".*"))
-
-
-# Real processes
 
 
 def test_module_version_and_help(run: Run) -> None:
@@ -506,93 +421,75 @@ def test_module_version_and_help(run: Run) -> None:
         assert run(command, "-h").stdout.startswith(f"Usage: python -m mnist_cli {command} ")
 
 
+def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `command`, in which $mnist is the program, in bash."""
+    mnist = f"mnist='{sys.executable} -m mnist_cli'"
+    bash = ["bash", "-c", f"{mnist}; {command}"]
+    return subprocess.run(bash, cwd=cwd, capture_output=True, text=True, check=False)
+
+
 def test_closed_pipe_is_silent_and_the_model_is_written(data_dir: Path, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m mnist_cli train --offline --epochs 200 --validation-size 100"
-    result = subprocess.run(
-        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    train = "$mnist train --offline --epochs 200 --validation-size 100"
+    result = shell(f"{train} | head -1; exit ${{PIPESTATUS[0]}}", tmp_path)
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.count("\n") == 1
     assert model_file.load(tmp_path / "model.npz").metrics["epoch"] == 200
 
 
-def test_full_stdout_is_an_error(run: Run, model: Path) -> None:
-    with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "mnist_cli", "evaluate", "model.npz"],
-            cwd=model.parent,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+def test_full_stdout_is_an_error(model: Path) -> None:
+    result = shell("$mnist evaluate model.npz > /dev/full", model.parent)
     assert result.returncode == 1
-    assert "cannot write the output" in one_error(result)
+    assert one_error(result) == "Error: cannot write the output: No space left on device\n"
 
 
-def _started(args: list[str], cwd: Path) -> "subprocess.Popen[str]":
-    """Start a long training and wait for its first line."""
+def test_full_stderr_changes_nothing(data_dir: Path, tmp_path: Path) -> None:
+    result = shell("$mnist evaluate m.npz --dataset kmnist 2> /dev/full", tmp_path)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_training_and_names_the_checkpoint(
+    data_dir: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """One line says how to go on, and no other file is left."""
+    options = ["--offline", "--validation-size=100", "--epochs=100000", "--checkpoint=c.npz"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_cli", "train", "--offline", "--epochs", "100000", *args],
-        cwd=cwd,
+        [sys.executable, "-m", "mnist_cli", "train", *options],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout
     process.stdout.readline()
-    return process
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals(data_dir: Path, tmp_path: Path, number: int, code: int) -> None:
-    """A signal ends the training with one line that says how to go on, and no files but those."""
-    options = ["--validation-size", "100", "--checkpoint", "c.npz"]
-    process = _started(options, tmp_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == code
-    assert re.fullmatch(
-        r"Interrupted after epoch \d+; to resume, .* again \(state in c.npz\)\n", errors
-    )
+    sentence = r"Interrupted after epoch \d+; to resume, .* again \(state in c\.npz\)\n"
+    assert re.fullmatch(sentence, errors)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "c.npz"}
 
 
 @pytest.mark.parametrize(
     ("when", "code"),
-    [
-        ("sys.meta_path.insert(0, Finder())", 130),
-        ("atexit.register(interrupt)", 0),
-    ],
+    [("sys.meta_path.insert(0, Finder())", 130), ("atexit.register(interrupt)", 0)],
     ids=["import", "exit"],
 )
-def test_an_interruption_at_either_end_shows_no_traceback(
+def test_interruption_at_either_end_shows_no_traceback(
     tmp_path: Path, when: str, code: int
 ) -> None:
     """Ctrl-C while Click is imported, and when all is done and Python takes itself down."""
-    script = f"""
-import atexit, os, signal, sys
-
-def interrupt(): os.kill(os.getpid(), signal.SIGINT)
-
-class Finder:
-    def find_spec(self, name, *_): name == "click" and interrupt()
-
-{when}
-from mnist_cli.__main__ import main
-main()
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", script, "download", "--dataset", "synthetic", "-q"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = f"""if True:
+        import atexit, os, signal, sys
+        def interrupt(): os.kill(os.getpid(), signal.SIGINT)
+        class Finder:
+            def find_spec(self, name, *_): name == "click" and interrupt()
+        {when}
+        from mnist_cli.__main__ import main
+        main()
+    """
+    command = [sys.executable, "-c", script, "download", "--dataset", "synthetic", "-q"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (code, "")
     assert (tmp_path / "data" / "synthetic").exists() == (code == 0)
 
@@ -649,9 +546,6 @@ def test_one_blas_thread_unless_the_user_says_otherwise(tmp_path: Path) -> None:
     assert threads(OMP_NUM_THREADS="2") == {"OMP_NUM_THREADS": "2"}
 
 
-# Real data
-
-
 @pytest.fixture
 def mirror(real_data: Path) -> Iterator[str]:
     """Serve the official .gz files of MNIST on the loopback."""
@@ -677,12 +571,6 @@ def test_main_job_on_the_real_mnist(run: Run, mirror: str, tmp_path: Path) -> No
     assert document["accuracy"] >= 0.925
     assert run("evaluate", "model.npz", "--min-accuracy", 0.92).returncode == 0
     assert run("evaluate", "model.npz", "--min-accuracy", 0.99).returncode == 3
-
-
-def test_missing_data_is_downloaded_first(run: Run, mirror: str, tmp_path: Path) -> None:
-    result = run("train", "--epochs", 1, "--mirror", mirror, "--json")
-    assert json.loads(result.stdout)["epochs"] == 1
-    assert "train-images-idx3-ubyte: downloaded\n" in result.stderr
 
 
 def test_fashion_from_a_read_only_folder_of_gz_files(run: Run, real_data: Path) -> None:

@@ -10,14 +10,12 @@ import click
 
 from mnist_cli.errors import MnistError
 
-# What a command may leave in its context for an interruption to tell.
-DONE, GO_ON = "mnist_cli.done", "mnist_cli.go_on"
-
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came."""
+    """SIGINT or SIGTERM came; whoever was at work may add to `when`, for people to read."""
 
     exit_code = 130
+    when = ""
 
 
 class Program(click.Group):
@@ -27,10 +25,9 @@ class Program(click.Group):
         """Run the command; give an interruption its exit code."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            how = "".join(ctx.meta.get(key, "") for key in (DONE, GO_ON))
-            _say(f"Interrupted{how}", err=True)
-            raise click.exceptions.Exit(getattr(error, "exit_code", 130)) from error
+        except Interrupted as interrupted:
+            _say(f"Interrupted{interrupted.when}", err=True)
+            raise click.exceptions.Exit(interrupted.exit_code) from interrupted
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the program and exit."""
@@ -45,11 +42,12 @@ class Program(click.Group):
         except (click.Abort, KeyboardInterrupt):  # before or after the command itself
             code = 130
         except MemoryError:
-            code = fail("there is not enough memory for this", 1)
+            code = fail("out of memory", 1)
         except OSError as error:
-            _silence(sys.stdout)
-            code = fail(f"cannot write the output: {error.strerror}", 1)
-        _let_finish()
+            code = fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+        for number in (signal.SIGINT, signal.SIGTERM):  # they would find Python half taken down
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, signal.SIG_IGN)
         sys.exit(code)
 
 
@@ -57,29 +55,23 @@ class Output:
     """Where a command's words go: results to stdout, the rest to stderr."""
 
     def __init__(self, *, quiet: bool, json: bool) -> None:
-        self.quiet = quiet
-        self.json = json
-        self.cut_off = False
+        self.quiet, self.json = quiet, json
+        self.exit_code = 0  # 1 once the reader of stdout is gone
 
     def result(self, text: str) -> None:
-        """Print a part of the result that people read."""
-        if not self.json and not self.cut_off:
-            self.cut_off = not _say(text)
+        """Print a part of the result for people."""
+        if not self.json and not self.exit_code:
+            self.exit_code = 1 - _say(text)
 
     def document(self, value: object) -> None:
-        """Print the result that programs read."""
+        """Print the result for programs."""
         if self.json:
-            self.cut_off = not _say(json.dumps(value, allow_nan=False, indent=2))
+            self.exit_code = 1 - _say(json.dumps(value, allow_nan=False, indent=2))
 
     def note(self, text: str) -> None:
-        """Tell what goes on."""
+        """Report on what is going on."""
         if not self.quiet:
             _say(text, err=True)
-
-    @property
-    def exit_code(self) -> int:
-        """1 where the reader of stdout went away before the end."""
-        return int(self.cut_off)
 
     def bar(self, **options: Any) -> Any:
         """Return a progress bar that is drawn on a terminal only."""
@@ -89,18 +81,21 @@ class Output:
 
 
 def _say(text: str, *, err: bool = False) -> bool:
-    """Print a line; return False where the reader is gone, who then is not written to again."""
+    """Print a line; return False if the reader is gone, and write nothing to it from then on.
+
+    Raises:
+        MnistError: stdout cannot be written. What stderr cannot take is lost.
+
+    """
     try:
         click.echo(text, err=err)
-    except BrokenPipeError:
-        _silence(sys.stderr if err else sys.stdout)
+    except OSError as error:
+        stream = sys.stderr if err else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not err and not isinstance(error, BrokenPipeError):
+            raise MnistError(f"cannot write the output: {error.strerror}") from error
         return False
     return True
-
-
-def _silence(stream: Any) -> None:
-    """Let all that is still written to `stream` go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(message: str, exit_code: int) -> int:
@@ -110,24 +105,17 @@ def fail(message: str, exit_code: int) -> int:
 
 
 def wants_color() -> bool:
-    """Tell whether stdout is a terminal that wants colours (no-color.org)."""
+    """Return whether stdout is a terminal that wants colors (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def set_up() -> None:
-    """Let SIGINT and SIGTERM interrupt, and let no character be too much for a stream."""
+    """Let SIGINT and SIGTERM interrupt, and escape characters that a stream cannot encode."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
-
-
-def _let_finish() -> None:
-    """Ignore what comes once all is done: it would find an interpreter half taken down."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is _interrupt:
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

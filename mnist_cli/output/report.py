@@ -1,4 +1,6 @@
-"""The report of an evaluation that people read on a terminal."""
+"""What people read on a terminal: the lines of a training run, the report of an evaluation."""
+
+from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
@@ -7,55 +9,55 @@ import numpy as np
 
 from mnist_cli.evaluation import BINS, Evaluation
 from mnist_cli.network import CLASSES
+from mnist_cli.training import Epoch
 
-# Where a deeper shade begins, as a share of the images of the true label.
+# Where a deeper shade begins, as a fraction of the images of the true label.
 RIGHT_STEPS = (0.5, 0.8, 0.9, 0.95)
 WRONG_STEPS = (0.01, 0.02, 0.05, 0.1)
-# From the fixed 256 colours: blue and orange, which the colour-blind tell apart, of a middle
-# lightness, so that a deeper shade is a stronger one on dark and on light terminals alike.
+# From the 256-color palette: blue and orange, safe for color-blind readers, and of a middle
+# lightness, so that a deeper shade is a stronger one on dark and light terminals alike.
 RIGHT_SHADES = (None, 109, 110, 74, 39)
 WRONG_SHADES = (None, 180, 179, 214, 208)
 BLACK = 16
 
 
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """Return the line of one of `epochs` epochs."""
+    line = f"epoch {epoch.epoch:{len(str(epochs))}}/{epochs}  "
+    line += f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}"
+    if epoch.validation_loss is not None:
+        line += f"  validation loss {epoch.validation_loss:.4f}"
+        line += f" accuracy {epoch.validation_accuracy:.2%}"
+    return line + f"  {epoch.seconds:.2f} s"
+
+
 def report(
-    model_name: str,
-    dataset: str,
-    split: str,
-    evaluation: Evaluation,
-    label_names: tuple[str, ...],
-    color: bool,
+    title: str, evaluation: Evaluation, label_names: tuple[str, ...], *, color: bool
 ) -> str:
-    """Return the report: plain ASCII for plain names, at most 80 columns below its first line.
+    """Return the report: plain ASCII for plain names, at most 80 columns below its title.
 
     label_names are the ten names of the labels, or none. With `color` the confusion matrix is
     shaded by ANSI escape sequences.
     """
-    names = [f"{label} {name}" for label, name in enumerate(label_names)]
-    names = names or [str(label) for label in range(CLASSES)]
-    lines = [
-        f"{model_name} on {dataset}, {split} split",
-        "",
-        *_figures(evaluation),
-        "",
-        "Confusion matrix: rows true, columns predicted",
-        *_matrix(evaluation, names, color),
-        "",
-        *_classes(evaluation, names),
-        "",
-        *_confusions(evaluation, names),
-    ]
-    return "\n".join(lines)
+    names = [f"{label} {name}" for label, name in enumerate(label_names)] or list("0123456789")
+    parts = (
+        [title],
+        _figures(evaluation),
+        _matrix(evaluation, names, color),
+        _classes(evaluation, names),
+        _confusions(evaluation, names),
+    )
+    return "\n\n".join(map("\n".join, parts))
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """Return a line for each figure that some labels have no definition for, as scikit-learn."""
+    """Return a line for each figure that is undefined for some labels, as scikit-learn does."""
     predicted = evaluation.confusion_matrix.sum(axis=0)
     true = evaluation.confusion_matrix.sum(axis=1)
     undefined = {
         "precision is 0 by convention for labels never predicted": predicted,
         "recall is 0 by convention for labels without images": true,
-        "F1 is 0 by convention for labels neither there nor predicted": predicted + true,
+        "F1 is 0 by convention for labels neither present nor predicted": predicted + true,
     }
     return [
         f"{text}: {', '.join(map(str, np.flatnonzero(counts == 0)))}"
@@ -66,8 +68,8 @@ def warnings(evaluation: Evaluation) -> list[str]:
 
 def _figures(evaluation: Evaluation) -> Iterator[str]:
     low, high = evaluation.interval
-    share = f"{evaluation.correct:,} of {evaluation.examples:,}"
-    yield f"Accuracy                    {evaluation.accuracy:.2%}  ({share})"
+    counts = f"{evaluation.correct:,} of {evaluation.examples:,}"
+    yield f"Accuracy                    {evaluation.accuracy:.2%}  ({counts})"
     yield f"  95% interval (Wilson)     {low:.2%} to {high:.2%}"
     yield f"Loss (cross-entropy)        {evaluation.loss:.4f}"
     yield f"Brier score                 {evaluation.brier_score:.4f}"
@@ -79,44 +81,38 @@ def _matrix(evaluation: Evaluation, names: list[str], color: bool) -> Iterator[s
     matrix = evaluation.confusion_matrix
     margin = max(map(len, names)) + 1
     width = max(4, len(str(matrix.max())) + 1)
+    yield "Confusion matrix: rows true, columns predicted"
     yield " " * margin + "".join(f"{label:{width}}" for label in range(CLASSES))
     for true, row in enumerate(matrix):
         cells = [f"{count or '.':>{width}}" for count in row.tolist()]
         if color:
-            shares = row / max(row.sum(), 1)
-            cells = [
-                _shade(cell, share, right=true == predicted)
-                for predicted, (cell, share) in enumerate(zip(cells, shares, strict=True))
-            ]
+            fractions = row / max(row.sum(), 1)
+            cells = [_shade(cells[k], fractions[k], right=k == true) for k in range(CLASSES)]
         yield f"{names[true]:{margin}}{''.join(cells)}"
 
 
-def _shade(cell: str, share: float, *, right: bool) -> str:
+def _shade(cell: str, fraction: float, *, right: bool) -> str:
     steps, shades = (RIGHT_STEPS, RIGHT_SHADES) if right else (WRONG_STEPS, WRONG_SHADES)
-    shade = shades[bisect(steps, share)]
+    shade = shades[bisect(steps, fraction)]
     return f"\x1b[38;5;{BLACK};48;5;{shade}m{cell}\x1b[0m" if shade else cell
 
 
 def _classes(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
+    macro = {**evaluation.macro_average, "support": evaluation.examples}
     margin = max(len("Macro average"), *map(len, names))
     yield f"{'Label':{margin}}  Precision  Recall      F1  Support"
-    for name, row in zip(names, evaluation.per_class, strict=True):
+    for name, row in zip([*names, "Macro average"], [*evaluation.per_class, macro], strict=True):
         figures = "{precision:11.4f}{recall:8.4f}{f1:8.4f}{support:9,}".format(**row)
         yield f"{name:{margin}}{figures}"
-    figures = "{precision:11.4f}{recall:8.4f}{f1:8.4f}".format(**evaluation.macro_average)
-    yield f"{'Macro average':{margin}}{figures}{evaluation.examples:9,}"
 
 
 def _confusions(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
-    """Tell the five most frequent confusions, of equals the one with the lower labels first."""
+    """Yield the five most frequent confusions, the lower labels first where they are equal."""
     matrix = evaluation.confusion_matrix
     wrong = np.where(np.eye(CLASSES, dtype=bool), 0, matrix).ravel()
     frequent = [index for index in np.argsort(-wrong, kind="stable")[:5] if wrong[index]]
     yield "Most frequent confusions" if frequent else "No confusions: every answer is right"
     for index in frequent:
         true, predicted = divmod(index, CLASSES)
-        share = wrong[index] / matrix[true].sum()
-        yield (
-            f"{wrong[index]:7,}  {names[true]} taken for {names[predicted]} "
-            f"({share:.1%} of label {true})"
-        )
+        fraction = f"{wrong[index] / matrix[true].sum():.1%} of label {true}"
+        yield f"{wrong[index]:7,}  {names[true]} taken for {names[predicted]} ({fraction})"
