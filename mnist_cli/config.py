@@ -101,11 +101,12 @@ def load(path: Path) -> dict[str, Any]:
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs of a JSON object as a dict; raise ConfigError if a key is given twice."""
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
             raise ConfigError(f"the key {_show(key)} is given twice")
-    return dict(pairs)
+        values[key] = value
+    return values
 
 
 def _suggestion(name: str) -> str:
