@@ -201,7 +201,8 @@ def train(
     params, kept = state.final(settings)
     figures = {name: getattr(kept, name) for name in _FIGURES}
     metrics = {"epoch": kept.epoch} | figures
-    save(output, Model(params, settings.dataset, settings.normalize, settings, metrics))
+    named = {"dataset": settings.dataset, "normalize": settings.normalize}
+    save(output, Model(params, **named, config=settings, metrics=metrics))
     if plot:
         from mnist_cli.output import plots
 

@@ -1,7 +1,6 @@
 import json
 import random
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from mnist_cli.storage.model_file import Model
 from tests import hostile
 
 
-def make(seed: int = 0, **fields: Any) -> Model:
-    rng = np.random.default_rng(seed)
+def make(**fields: Any) -> Model:
+    rng = np.random.default_rng(0)
     params = Params(rng.normal(size=(784, 10)).astype("f4"), rng.normal(size=10).astype("f4"))
     return Model(params, **fields)
 
@@ -29,118 +28,94 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.npz"
 
 
-def test_what_is_saved_is_loaded(path: Path) -> None:
-    config = Config(seed=7, learning_rate=0.25)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_loaded_model_is_the_saved_one(path: Path, kind: type[str] | type[Path]) -> None:
     saved = make(
         dataset="kmnist",
-        normalize="moment",
-        config=config,
+        normalize="deskew",
+        features="directions",
+        config=Config(seed=7, learning_rate=0.25),
         metrics={"epoch": 3, "train_loss": 0.5, "validation_loss": None},
     )
-    model_file.save(path, saved)
 
-    loaded = model_file.load(path)
+    model_file.save(kind(path), saved)
+    loaded = model_file.load(kind(path))
 
     np.testing.assert_array_equal(loaded.params.W, saved.params.W)
     np.testing.assert_array_equal(loaded.params.b, saved.params.b)
-    assert (loaded.dataset, loaded.normalize) == ("kmnist", "moment")
-    assert loaded.config == config
-    assert loaded.metrics == saved.metrics
+    for name in ("dataset", "normalize", "features", "config", "metrics"):
+        assert getattr(saved, name) == getattr(loaded, name)
 
 
-def test_the_same_model_gives_the_same_bytes_in_whatever_layout(path: Path) -> None:
+def test_memory_layout_does_not_change_the_bytes(path: Path) -> None:
     model = make()
     model_file.save(path, model)
-    first = path.read_bytes()
+    expected = path.read_bytes()
+
     model_file.save(path, Model(Params(np.asfortranarray(model.params.W), model.params.b)))
 
-    assert path.read_bytes() == first
+    assert expected == path.read_bytes()
 
 
-def test_numpy_alone_reads_the_file_as_it_is_documented(path: Path) -> None:
+def test_numpy_reads_the_documented_format(path: Path) -> None:
     model_file.save(path, make(config=Config()))
 
     with np.load(path, allow_pickle=False) as arrays:
-        found = {name: (arrays[name].dtype.kind, arrays[name].shape) for name in arrays}
+        found = {name: (arrays[name].dtype.str, arrays[name].shape) for name in ("W", "b")}
         metadata = json.loads(str(arrays["metadata"]))
-    assert found == {"W": ("f", (784, 10)), "b": ("f", (10,)), "metadata": ("U", ())}
-    fields = ["format", "dataset", "normalize", "config", "metrics", "versions"]
-    assert list(metadata) == fields
+    assert {"W": ("<f4", (784, 10)), "b": ("<f4", (10,))} == found
+    keys = ["format", "dataset", "normalize", "features", "config", "metrics", "versions"]
+    assert keys == list(metadata)
     assert metadata["format"] == 1
 
 
-@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8", ">f8"])
-def test_w_and_b_alone_are_a_model(path: Path, dtype: str) -> None:
-    """Of any float type; the data set is then mnist, the normalisation none."""
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+def test_bare_weights_are_a_model(path: Path, save: Any, dtype: str) -> None:
     params = make().params
-    np.savez_compressed(path, W=params.W.astype(dtype), b=params.b.astype(dtype))
+    save(path, W=params.W.astype(dtype), b=params.b.astype(dtype))
 
     loaded = model_file.load(path)
 
     assert loaded.params.W.dtype == loaded.params.b.dtype == np.float32
-    np.testing.assert_array_equal(loaded.params.W, params.W.astype(dtype).astype("f4"))
-    assert (loaded.dataset, loaded.normalize, loaded.config) == ("mnist", "none", None)
+    np.testing.assert_array_equal(params.W, loaded.params.W)
+    assert Model(loaded.params) == loaded
 
 
-def test_the_good_model_that_the_hostile_ones_are_made_from(path: Path) -> None:
-    path.write_bytes(hostile.archive(hostile.GOOD))
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile.archive(hostile.GOOD),
+        hostile.forged(*hostile.BARE),
+        hostile.compressed(hostile.GOOD, zipfile.ZIP_DEFLATED),
+        hostile.text('{"format": 1}'),
+    ],
+)
+def test_good_file_that_hostile_ones_are_made_of_is_loaded(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
-    assert model_file.load(path).metrics["train_loss"] == 0.25
+    model = model_file.load(path)
+
+    assert model.params.W[0, 0] == 0.5
+    assert (model.dataset, model.normalize, model.features) == ("mnist", "none", "pixels")
 
 
 @pytest.mark.parametrize("kind", hostile.MODELS)
-def test_hostile_files_are_refused_in_one_plain_line(
+def test_hostile_file_is_refused_in_one_plain_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("model.npz")
-    hostile.MODELS[kind](path)
+    hostile.put(kind, Path("model.npz"))
 
-    with pytest.raises(ModelFileError) as caught:
-        model_file.load(path)
+    with pytest.raises(ModelFileError, match=hostile.MODELS[kind][1]) as caught:
+        model_file.load("model.npz")
 
     message = str(caught.value)
-    print(message)
     assert "model.npz" in message
     assert message.isascii()
     assert message.isprintable()
     assert len(message) < 250
     assert not Path("harm").exists()
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("empty zip", "W is missing"),
-        ("directory", "no regular file"),
-        ("fifo", "no regular file"),
-        ("device", "no regular file"),
-        ("npy instead of npz", "no .npz"),
-        ("member twice", "'W' twice"),
-        ("encrypted member", "'W' is encrypted"),
-        ("lzma", "compressed in an unknown way"),
-        ("pickled W", "neither of floats nor of text"),
-        (
-            "shape transposed",
-            r"W must be floats of shape \(784, 10\), not <f4 of shape \(10, 784\)",
-        ),
-        ("nan", "b has values that are not finite"),
-        ("terabyte header", "holds 31360 bytes, but claims <f4 of shape"),
-        ("bomb inside an array", "'W' holds more than it claims"),
-        ("bomb that says so", "'W' claims 943718400 bytes"),
-        ("bomb beside the arrays", "unknown member, 'c.npy'"),
-        ("json 10,000 levels deep", "nested too deeply"),
-        ("later format", "format 2, this version reads 1: upgrade mnist-cli"),
-        ("unknown data set", "unknown dataset 'cifar-10'"),
-        ("unknown normalisation", "unknown normalize 'whiten'"),
-        ("escapes in the data set", r"unknown dataset '\\x1b\]0;owned"),
-    ],
-)
-def test_the_line_says_what_is_wrong(path: Path, kind: str, words: str) -> None:
-    hostile.MODELS[kind](path)
-
-    with pytest.raises(ModelFileError, match=words):
-        model_file.load(path)
 
 
 def outcome(path: Path) -> Model | str:
@@ -151,60 +126,27 @@ def outcome(path: Path) -> Model | str:
         return str(error)
 
 
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Change, insert, remove or double some bytes, mostly where the structure is."""
-    mutant = bytearray(data)
-    for _ in range(rng.choice([1, 1, 2, 5, 20])):
-        near = rng.choice(
-            [rng.randrange(len(mutant)), rng.randrange(300), -rng.randrange(1, 3000)]
-        )
-        place = near % len(mutant)
-        length = rng.choice([1, 1, 2, 4, 50])
-        match rng.randrange(5):
-            case 0:
-                mutant[place] ^= 1 << rng.randrange(8)
-            case 1:
-                mutant[place : place + length] = rng.randbytes(length)
-            case 2:
-                del mutant[place : place + length]
-            case 3:
-                mutant[place:place] = mutant[place : place + length]
-            case 4:
-                mutant[place : place + length] = rng.choice([b"\xff", b"\x00", b"9"]) * length
-    return bytes(mutant)
-
-
-def mutate_file(good: dict[str, bytes], rng: random.Random) -> bytes:
-    """Mutate the archive as a whole, where mostly a checksum tells."""
-    return mutate(
-        hostile.archive(good, rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])), rng
-    )
-
-
-def mutate_member(good: dict[str, bytes], rng: random.Random) -> bytes:
-    """Mutate one member, so that the checksums are right."""
-    name = rng.choice(list(good))
-    return hostile.archive(good | {name: mutate(good[name], rng)})
-
-
-@pytest.mark.parametrize("change", [mutate_file, mutate_member])
-def test_mutants_give_a_model_or_an_error_and_nothing_else(
-    path: Path, change: Callable[[dict[str, bytes], random.Random], bytes]
-) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, None])
+def test_mutant_gives_a_model_or_an_error(path: Path, method: int | None) -> None:
+    """Mutated as a whole, where mostly a checksum tells, or in a member before it is packed."""
     model_file.save(path, make(config=Config()))
     with zipfile.ZipFile(path) as archive:
         good = {name: archive.read(name) for name in archive.namelist()}
     rng = random.Random(6)
     loaded = 0
-    for _ in range(1100):
-        path.write_bytes(change(good, rng))
+    for _ in range(700):
+        if method is None:
+            path.write_bytes(hostile.mutant(good, rng))
+        else:
+            path.write_bytes(hostile.mutate(hostile.compressed(good, method), rng))
         found = outcome(path)
         if isinstance(found, Model):
             loaded += 1
             assert all(np.isfinite(array).all() for array in found.params)
         else:
             assert found.isprintable()
-    assert 0 < loaded < 1000
+    assert loaded < 600
+    assert loaded > 0 or method is not None
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers()
@@ -226,9 +168,12 @@ def test_any_json_as_metadata_gives_a_model_or_an_error(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "model.npz"
     values: dict[str, Any] = {"config": Config().__dict__ | config} if with_config else {}
-    hostile.metadata(**values | fields)(path)
+    path.write_bytes(hostile.metadata(**values | fields))
+
     found = outcome(path)
+
     if isinstance(found, Model):
         assert found.dataset in ("mnist", "fashion-mnist", "kmnist", "synthetic")
+        assert isinstance(found.metrics, dict)
     else:
         assert found.isprintable()

@@ -1,30 +1,25 @@
-"""Checkpoints: the training state between two epochs, in a file to go on from."""
+"""Checkpoints: the training state between two epochs, in a file to resume from."""
 
 import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnist_cli import files, training
-from mnist_cli.config import FIELDS, Config
-from mnist_cli.errors import ConfigError, ModelFileError
+from mnist_cli.config import Config
+from mnist_cli.errors import ModelFileError
 from mnist_cli.functional import Array
-from mnist_cli.network import Params
 from mnist_cli.storage import npz
-from mnist_cli.storage.model_file import LIMITS, pack, unpack, unpack_config, weights
+from mnist_cli.storage.model_file import FORMAT, LIMITS, pack, to_params, unpack
 from mnist_cli.training import Epoch, State
 
-FORMAT = 1
-PARTS = {"": "params", "_velocity": "velocity", "_best": "best"}
-COLUMNS = [field.name for field in dataclasses.fields(Epoch) if field.name != "epoch"]
-VALIDATION = ("validation_loss", "validation_accuracy")
-LONGEST = 1e9  # seconds in one epoch
-HISTORY_BYTES = 100_000 * len(COLUMNS) * 8 + 4096
+FIGURES = [field.name for field in dataclasses.fields(Epoch)][1:]  # a row of the history
 
 
 def run(
@@ -42,16 +37,13 @@ def run(
     always has the epochs of the history, a JSON object a line, each once.
 
     Raises:
-        MnistError: a file cannot be written, the checkpoint is not this run's, or what
-            `training.train` raises.
+        MnistError: a file cannot be written, or the checkpoint is not of this run.
     """
     state, history, data = training.start(), list[Epoch](), ""
     if checkpoint_file:
         data = fingerprint(images, labels)
         if checkpoint_file.is_file():
             state, history = load(checkpoint_file, config, data)
-        else:
-            save(checkpoint_file, state, history, config, data)
     begin = b"".join(map(_line, history))
     with files.append(metrics_file or Path(os.devnull), begin) as metrics:
         yield state, history
@@ -59,7 +51,7 @@ def run(
             history.append(state.last)
             if checkpoint_file:
                 save(checkpoint_file, state, history, config, data)
-            metrics.write(_line(history[-1]))
+            metrics.write(_line(state.last))
             metrics.flush()
             yield state, history
 
@@ -76,94 +68,48 @@ def fingerprint(images: Array, labels: Array) -> str:
 
 
 def save(path: Path, state: State, history: list[Epoch], config: Config, data: str) -> None:
-    """Publish `state`, after the epochs in `history`, bound to `config` and `data`, at `path`.
-
-    `data` is the fingerprint of the training data.
-
-    Raises:
-        MnistError: the file cannot be written.
-
-    """
-    arrays: dict[str, Array] = {}
-    for suffix, part in PARTS.items():
-        params: Params = getattr(state, part)
-        arrays |= {f"W{suffix}": params.W, f"b{suffix}": params.b}
-    metadata = {"format": FORMAT, "config": dataclasses.asdict(config), "data": data}
-    rows = [[getattr(epoch, name) for name in _columns(config)] for epoch in history]
-    arrays |= {"metadata": pack(metadata)}
-    if rows:
-        arrays |= {"history": np.array(rows, np.float64)}
-    npz.write(path, arrays)
+    """Publish `state`, the `history` up to it, and what tells its run from others."""
+    metadata = {"format": FORMAT, "config": config, "data": data}
+    metadata["history"] = list(map(attrgetter(*FIGURES), history))
+    W, b = map(np.stack, zip(state.params, state.velocity, state.best, strict=True))
+    npz.write(path, {"W": W, "b": b, "metadata": pack(metadata)})  # W (3, D, C), b (3, C)
 
 
 def load(path: Path, config: Config, data: str) -> tuple[State, list[Epoch]]:
-    """Return the state at `path` and all epochs up to there, if of this `config` and `data`.
-
-    Raises:
-        ModelFileError: the file is damaged, or of another run; it names what differs.
-
-    """
-    limits = {"metadata": LIMITS["metadata"], "history": HISTORY_BYTES}
-    for suffix in PARTS:
-        limits |= {f"{name}{suffix}": LIMITS[name] for name in Params._fields}
-    arrays = npz.read(path, limits, size_limit=8 << 20)
+    """Return the state at `path` and the history, or raise ModelFileError: what differs."""
+    arrays = npz.read(path, LIMITS)
     try:
-        if "metadata" not in arrays:
-            raise ModelFileError("it is no checkpoint")
-        metadata = unpack(arrays["metadata"], FORMAT)
-        if set(metadata) != {"format", "config", "data"}:
-            raise ModelFileError("it is no checkpoint")
-        _check_same(unpack_config(metadata["config"]), config)
-        if metadata["data"] != data:
-            raise ModelFileError("it was made with other training images: the data set changed")
-        parts: dict[str, Any] = {
-            part: Params(weights(arrays, "W", suffix), weights(arrays, "b", suffix))
-            for suffix, part in PARTS.items()
-        }
-        history = _history(arrays.get("history"), config)
-        if not history:
-            return State(**parts), history
-        best = min(history, key=lambda epoch: epoch.validation_loss or -epoch.epoch)
-        return State(**parts, last=history[-1], best_epoch=best), history
-    except (ModelFileError, ConfigError) as error:
-        raise ModelFileError(
-            f"cannot resume from {path}: {error}; name another file or delete it"
-        ) from error
+        metadata = unpack(arrays["metadata"]) if "metadata" in arrays else {}
+        if "history" not in metadata:
+            raise ModelFileError("it is not a checkpoint")
+        if differences := " and ".join(_differences(metadata, config, data)):
+            raise ModelFileError(f"it was made with {differences}")
+        params, velocity, best = (to_params({n: arrays[n][i] for n in "Wb"}) for i in range(3))
+        history = _history(metadata["history"], config)
+        compared = history if config.validation_size else history[-1:]
+        best_epoch = min(compared, key=attrgetter("validation_loss"))
+        return State(params, velocity, best, history[-1], best_epoch), history
+    except (ModelFileError, LookupError, TypeError, ValueError) as error:
+        reason = f"{error}; name another file or delete it"
+        raise ModelFileError(f"cannot resume from {path}: {reason}") from error
 
 
-def _columns(config: Config) -> list[str]:
-    return [name for name in COLUMNS if config.validation_size or name not in VALIDATION]
+def _differences(metadata: dict[str, Any], config: Config, data: str) -> Iterator[str]:
+    """Describe what differs from this run."""
+    for name, now in dataclasses.asdict(config).items():
+        then = metadata["config"][name]
+        more = name == "epochs" and config.schedule == "constant" and then <= now
+        if then != now and not more:
+            hint = " (it may grow with the constant schedule alone)" if name == "epochs" else ""
+            yield f"{name} {then!a:.40}, not {now!a}{hint}"
+    if metadata["data"] != data:
+        yield "other training images"
 
 
-def _check_same(old: Config, new: Config) -> None:
-    for name in FIELDS:
-        before, now = getattr(old, name), getattr(new, name)
-        if name == "epochs" and now >= before and new.schedule == "constant":
-            continue
-        if before != now:
-            why = ""
-            if name == "epochs" and new.schedule == "cosine":
-                why = "; with the cosine schedule every learning rate depends on it"
-            raise ModelFileError(f"it was made with {name} {before}, not {now}{why}")
-
-
-def _history(rows: Array | None, config: Config) -> list[Epoch]:
-    if rows is None:
-        return []
-    names = _columns(config)
-    if rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != len(names):
-        raise ModelFileError("its history does not have the right columns")
-    columns = dict(zip(names, rows.T, strict=True))
-    shares = [column for name, column in columns.items() if name.endswith("accuracy")]
-    if (
-        len(rows) > config.epochs
-        or not (np.isfinite(rows) & (rows >= 0)).all()
-        or not all((column <= 1).all() for column in shares)
-        or not ((columns["seconds"] > 0) & (columns["seconds"] < LONGEST)).all()
-    ):
-        raise ModelFileError("its history cannot be true")
-    missing = dict.fromkeys(VALIDATION)
-    return [
-        Epoch(epoch=number, **missing | dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
-        for number, row in enumerate(rows.tolist(), start=1)
-    ]
+def _history(rows: list[list[Any]], config: Config) -> list[Epoch]:
+    """Return the epochs with the figures in `rows`, if a run can have such."""
+    valid = ["validation" not in name or config.validation_size > 0 or None for name in FIGURES]
+    for row in rows:
+        if [None if figure is None else 0 <= figure < 1e9 for figure in row] != valid:
+            raise ValueError("its history is impossible")
+    return [Epoch(number, *row) for number, row in enumerate(rows, start=1)]
