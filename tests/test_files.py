@@ -1,11 +1,12 @@
+import contextlib
 import os
+import platform
 import signal
 import stat
 import subprocess
 import sys
-import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_publish_replaces_the_whole_file(old: Path) -> None:
     assert names(old.parent) == ["file"]
 
 
-def test_a_block_that_fails_leaves_the_old_file_alone(old: Path) -> None:
+def test_failing_block_leaves_the_old_file(old: Path) -> None:
     def fail() -> None:
         with files.publish(old) as file:
             file.write(b"new")
@@ -55,7 +56,7 @@ def test_a_block_that_fails_leaves_the_old_file_alone(old: Path) -> None:
 
 
 def interrupted_at(step: int, action: Callable[[], None]) -> bool:
-    """Send SIGINT before the given line that `action` runs; tell whether it had so many."""
+    """Send SIGINT before the given line that `action` runs; return whether it had so many."""
     left = step
 
     def trace(frame: types.FrameType, event: str, arg: object) -> Any:
@@ -78,8 +79,8 @@ def interrupted_at(step: int, action: Callable[[], None]) -> bool:
     return left <= 0
 
 
-def test_an_interruption_anywhere_leaves_one_whole_file(old: Path) -> None:
-    """Whatever line SIGINT hits, the file is the old or the new one, and it is alone."""
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file not closed
+def test_interruption_at_any_line_leaves_one_whole_file(old: Path) -> None:
     step = 1
     while interrupted_at(step, lambda: write(old)):
         assert old.read_bytes() in (b"old", b"new"), step
@@ -89,137 +90,119 @@ def test_an_interruption_anywhere_leaves_one_whole_file(old: Path) -> None:
     assert step > 50
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_block_and_is_not_lost(old: Path, number: signal.Signals) -> None:
-    def handler(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    def disturbed() -> None:
-        with files.publish(old) as file:
-            signal.raise_signal(number)
-            file.write(b"new")
-
-    before = signal.signal(number, handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            disturbed()
-        assert signal.getsignal(number) is handler
-    finally:
-        signal.signal(number, before)
-    assert old.read_bytes() == b"new"
-
-
-def test_a_second_signal_in_the_block_kills_at_once(old: Path) -> None:
-    script = f"""
-import pathlib, signal
-from mnist_cli import files
-with files.publish(pathlib.Path({str(old)!r})) as file:
-    signal.raise_signal(signal.SIGINT)
-    print("alive", flush=True)
-    signal.raise_signal(signal.SIGINT)
-    print("still alive")
-"""
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-
-    assert result.returncode == -signal.SIGINT
-    assert result.stdout == "alive\n"
-    assert old.read_bytes() == b"old"
-    files.check_writable(old)
-    assert names(old.parent) == ["file"]
-
-
-def test_publish_works_in_a_thread(old: Path) -> None:
-    """Only the main thread may set signal handlers."""
-    thread = threading.Thread(target=write, args=(old,))
-    thread.start()
-    thread.join()
-
-    assert old.read_bytes() == b"new"
-
-
-def test_a_link_stays_a_link(old: Path) -> None:
+@pytest.mark.parametrize("leads_to", ["file", "folder/new"])
+def test_link_stays_a_link(old: Path, leads_to: str) -> None:
+    (old.parent / "folder").mkdir()
     link = old.with_name("link")
-    link.symlink_to("file")
+    link.symlink_to(leads_to)
 
     write(link)
 
     assert link.is_symlink()
-    assert old.read_bytes() == b"new"
-    assert names(old.parent) == ["file", "link"]
+    assert (old.parent / leads_to).read_bytes() == b"new"
+    assert names(old.parent) == ["file", "folder", "link"]
 
 
-def test_a_link_to_nothing_makes_what_it_names(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    link = tmp_path / "link"
-    link.symlink_to("folder/file")
-
-    write(link)
-
-    assert link.is_symlink()
-    assert (tmp_path / "folder" / "file").read_bytes() == b"new"
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_the_umask_holds_for_a_new_file(tmp_path: Path, umask: int) -> None:
-    """Even where a process with another umask was killed before."""
-    leftover = tmp_path / ".file.tmp"
-    leftover.touch()
-    leftover.chmod(0o666)
-    before = os.umask(umask)
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666, 0o755])
+def test_umask_rules_new_permissions_and_old_ones_stay(old: Path, mode: int) -> None:
+    old.chmod(mode)
+    new = old.with_name("new")
+    before = os.umask(0o077)
     try:
-        write(tmp_path / "file")
+        write(old)
+        write(new)
     finally:
         os.umask(before)
 
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
-def test_an_old_file_keeps_its_permissions(old: Path, mode: int) -> None:
-    old.chmod(mode)
-
-    write(old)
-
-    assert stat.S_IMODE(old.stat().st_mode) == mode
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_write_protected_file_is_not_replaced(old: Path) -> None:
-    old.chmod(0o444)
-
-    with pytest.raises(MnistError, match=r"cannot write .*: it is write-protected"):
-        write(old)
-    with pytest.raises(MnistError, match="write-protected"):
-        files.check_writable(old)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (old, new)] == [mode, 0o600]
 
 
 @pytest.mark.parametrize("action", [write, files.check_writable])
-def test_what_is_in_the_way_is_told(tmp_path: Path, action: Callable[[Path], None]) -> None:
+def test_obstacle_is_named(old: Path, action: Callable[[Path], None]) -> None:
     with pytest.raises(MnistError, match=r"cannot write .*/no/file: No such file or directory"):
-        action(tmp_path / "no" / "file")
-    with pytest.raises(MnistError, match=r"cannot write .*: it is a directory"):
-        action(tmp_path)
-    (tmp_path / ".file.tmp").mkdir()
-    with pytest.raises(MnistError, match=r"cannot write .*/file: Is a directory"):
-        action(tmp_path / "file")
-    assert names(tmp_path) == [".file.tmp"]
+        action(old.parent / "no" / "file")
+    with pytest.raises(MnistError, match=r"cannot write .*/file/file: Not a directory"):
+        action(old / "file")
+    with pytest.raises(MnistError, match=r"cannot write .*: Is a directory"):
+        action(old.parent)
+    assert names(old.parent) == ["file"]
+
+
+# What is left beside the file
+
+WRITER = """
+import pathlib, sys
+from mnist_cli import files
+with files.publish(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"torn, and longer than what is written next")
+    file.flush()
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def writer(path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Give a process that has half written `path`, and its temporary file."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        [temporary] = path.parent.glob(".*")
+        yield process, temporary
+        process.kill()
 
 
 @pytest.mark.parametrize("action", [write, files.check_writable])
-def test_what_a_killed_process_left_is_removed(old: Path, action: Callable[[Path], None]) -> None:
-    (old.parent / ".file.tmp").write_bytes(b"torn, and longer than what is written next")
+def test_file_of_a_killed_process_is_removed(old: Path, action: Callable[[Path], None]) -> None:
+    with writer(old) as (process, temporary):
+        process.kill()
+        process.wait()
+        assert names(old.parent) == [temporary.name, "file"]
 
-    action(old)
+        action(old)
 
     assert names(old.parent) == ["file"]
     assert old.read_bytes() == (b"new" if action is write else b"old")
 
 
-@pytest.mark.parametrize("target", ["victim", "nothing"])
-def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(old: Path, target: str) -> None:
+def test_file_of_a_running_process_is_left_alone(old: Path) -> None:
+    with writer(old) as (process, temporary):
+        write(old)
+
+        assert temporary.exists()
+        process.communicate(b"")
+    assert old.read_bytes().startswith(b"torn")
+    assert names(old.parent) == ["file"]
+
+
+def test_file_of_another_host_and_files_of_the_user_are_left_alone(old: Path) -> None:
+    host = platform.node()
+    kept = [
+        f".file.{host}x.999999999.0123abcd.tmp",
+        f".file.{host}.999999999.backup.tmp",
+        f".file.{host}.notes.0123abcd.tmp",
+        f".other.{host}.999999999.0123abcd.tmp",
+        ".file.gz.part",
+        ".file.tmp",
+    ]
+    for name in [*kept, f".file.{host}.999999999.0123abcd.tmp"]:  # beyond any process id
+        old.with_name(name).touch()
+
+    write(old)
+
+    assert names(old.parent) == sorted([*kept, "file"])
+
+
+@pytest.mark.parametrize("plant", [lambda path: path.symlink_to("victim"), os.mkfifo])
+def test_what_was_planted_under_the_temporary_name_is_not_opened(
+    old: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
+) -> None:
     victim = old.with_name("victim")
     victim.write_bytes(b"precious")
-    old.with_name(".file.tmp").symlink_to(target)
+    monkeypatch.setattr(os, "urandom", lambda size: b"\xab" * size)
+    plant(old.with_name(f".file.{platform.node()}.{os.getpid()}.abababab.tmp"))
 
     write(old)
 
@@ -228,55 +211,65 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(old: Path, ta
     assert names(old.parent) == ["file", "victim"]
 
 
-def test_a_device_is_written_to_as_it_is() -> None:
-    write(Path(os.devnull))
+# What is written to as it is
+
+STREAMER = """
+import pathlib, sys
+from mnist_cli import files
+files.check_writable(pathlib.Path(sys.argv[1]))
+with files.{}(pathlib.Path(sys.argv[1])) as file:
+    for number in range(3):
+        print("printed", number, flush=True)
+        file.write(b"streamed %d\\n" % number)
+        file.flush()
+"""
+LINES = [f"{word} {number}" for number in range(3) for word in ("printed", "streamed")]
+
+
+@pytest.mark.parametrize("way", ["stream", "publish"])
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "/dev/fd/1", "link"])
+def test_redirected_stdout_is_written_in_turn(tmp_path: Path, path: str, way: str) -> None:
+    """Neither replaced nor truncated, with > and with >>."""
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    command = f'echo old > log; "{sys.executable}" -c "$SCRIPT" {path}'
+    for redirection, expected in ((">>", ["old", *LINES]), (">", LINES)):
+        subprocess.run(
+            f"{command} {redirection} log",
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"SCRIPT": STREAMER.format(way)},
+            check=True,
+        )
+        assert expected == (tmp_path / "log").read_text().splitlines()
+    assert names(tmp_path) == ["link", "log"]
+
+
+def test_descriptor_of_another_process_is_appended_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file) as p:
+        write(Path(f"/proc/{p.pid}/fd/1"), b"first ")
+        write(Path(f"/proc/{p.pid}/fd/1"), b"second")
+        p.communicate(b"")
+
+    assert log.read_bytes() == b"first second"
+
+
+def test_device_is_written_to_as_it_is() -> None:
     files.check_writable(Path(os.devnull))
+    write(Path(os.devnull))
 
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
-
-
-def test_a_full_device_is_told() -> None:
     with pytest.raises(MnistError, match="cannot write /dev/full: No space left on device"):
         write(Path("/dev/full"))
 
 
-def test_a_pipe_gets_everything_that_is_appended(tmp_path: Path) -> None:
+def test_pipe_gets_everything_that_is_streamed(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
-        with files.append(fifo, b"begin ") as file:
+        with files.stream(fifo) as file:
+            file.write(b"begin ")
             file.write(b"end")
         assert reader.stdout
         assert reader.stdout.read() == b"begin end"
     assert stat.S_ISFIFO(fifo.stat().st_mode)
-
-
-def test_append_begins_anew(old: Path) -> None:
-    with files.append(old, b"begin ") as file:
-        assert old.read_bytes() == b"begin "
-        file.write(b"end")
-
-    assert old.read_bytes() == b"begin end"
-
-
-WRITER = """
-import pathlib, sys
-from mnist_cli import files
-for _ in range(15):
-    with files.publish(pathlib.Path(sys.argv[1])) as file:
-        for _ in range(40):
-            file.write(sys.argv[2].encode() * 5000)
-"""
-
-
-def test_processes_that_write_one_file_take_turns(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write(path, b"0" * 200_000)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WRITER, path, letter]) for letter in "abc"
-    ]
-    while any(process.poll() is None for process in processes):
-        content = path.read_bytes()
-        assert content == content[:1] * 200_000
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    assert names(tmp_path) == ["file"]

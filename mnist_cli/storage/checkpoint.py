@@ -44,8 +44,8 @@ def run(
         data = fingerprint(images, labels)
         if checkpoint_file.is_file():
             state, history = load(checkpoint_file, config, data)
-    begin = b"".join(map(_line, history))
-    with files.append(metrics_file or Path(os.devnull), begin) as metrics:
+    with files.stream(metrics_file or Path(os.devnull)) as metrics:
+        metrics.writelines(map(_line, history))
         yield state, history
         for state in training.train(state, images, labels, config):  # noqa: B020
             history.append(state.last)
