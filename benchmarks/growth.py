@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_cli.data import idx, loading
+from mnist_cli.data import loading
 
 
 def main() -> None:
@@ -55,16 +55,10 @@ def write(folder: Path, split: loading.Split, copies: int) -> None:
     folder.mkdir(parents=True)
     for kind, array in (("images-idx3", split.images), ("labels-idx1", split.labels)):
         with (folder / f"train-{kind}-ubyte").open("wb") as file:
-            header = idx.Header(array.dtype, (copies * len(array), *array.shape[1:]))
-            file.write(header_bytes(header))
+            sizes = (copies * len(array), *array.shape[1:])
+            file.write(bytes([0, 0, 8, array.ndim]) + np.array(sizes, ">u4").tobytes())
             for _ in range(copies):
                 file.write(np.ascontiguousarray(array).data)
-
-
-def header_bytes(header: idx.Header) -> bytes:
-    """Return the header of an IDX file of unsigned bytes."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in header.shape)
-    return bytes([0, 0, 8, len(header.shape)]) + sizes
 
 
 def train(folder: Path) -> tuple[float, float]:

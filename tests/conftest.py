@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -87,8 +86,7 @@ def data_dir(tmp_path: Path, digits: tuple[Any, Any]) -> Path:
     folder.mkdir(parents=True)
     for part, chosen in (("train", slice(800)), ("t10k", slice(800, 1000))):
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            with (folder / f"{part}-{kind}-ubyte").open("wb") as file:
-                idx.write(file, np.ascontiguousarray(array[chosen]))
+            (folder / f"{part}-{kind}-ubyte").write_bytes(idx.to_bytes(array[chosen]))
     return tmp_path / "data"
 
 

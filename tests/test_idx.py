@@ -1,12 +1,11 @@
 import gzip
-import io
 import os
 import resource
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from mnist_cli.data import idx
 from mnist_cli.errors import DataError
 
-DTYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
 TWO_BY_THREE = b"\0\0\x08\x02\0\0\0\x02\0\0\0\x03\x01\x02\x03\x04\x05\x06"
+plain_or_gzip = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+Pack = Callable[[bytes], bytes]
 
 
 @pytest.fixture
@@ -27,110 +27,67 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "file"
 
 
-def read(path: Path, content: bytes) -> NDArray[Any]:
+def read(path: Path, content: bytes) -> NDArray[np.uint8]:
     path.unlink(missing_ok=True)  # some file systems are slow to overwrite
     path.write_bytes(content)
     return idx.read(path)
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (TWO_BY_THREE, np.array([[1, 2, 3], [4, 5, 6]], np.uint8)),
-        (b"\0\0\x09\x01\0\0\0\x02\xff\x7f", np.array([-1, 127], np.int8)),
-        (b"\0\0\x0b\x01\0\0\0\x02\xff\xfe\x01\x00", np.array([-2, 256], np.int16)),
-        (b"\0\0\x0c\x01\0\0\0\x01\x00\x01\x00\x00", np.array([65536], np.int32)),
-        (b"\0\0\x0d\x01\0\0\0\x01\x3f\x80\0\0", np.array([1.0], np.float32)),
-        (b"\0\0\x0e\x01\0\0\0\x01\xc0\0\0\0\0\0\0\0", np.array([-2.0], np.float64)),
-        (b"\0\0\x08\0\x07", np.array(7, np.uint8)),
-        (b"\0\0\x08\x02\0\0\0\0\0\0\0\x1c", np.zeros((0, 28), np.uint8)),
-    ],
-)
-def test_bytes(path: Path, pack: Any, content: bytes, expected: NDArray[Any]) -> None:
-    """Each type, packed or not, becomes the array of native order that was written down."""
-    array = read(path, pack(content))
-    assert (expected.dtype, expected.shape) == (array.dtype, array.shape)
-    assert array.dtype.isnative
+def header(*shape: int) -> bytes:
+    return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+
+
+@plain_or_gzip
+def test_literal_bytes(path: Path, pack: Pack) -> None:
+    array = read(path, pack(TWO_BY_THREE))
+    assert [[1, 2, 3], [4, 5, 6]] == array.tolist()
+    assert np.uint8 == array.dtype
     assert not array.flags.writeable
-    np.testing.assert_array_equal(expected, array)
-    assert expected.shape == idx.read_header(path).shape
 
 
 @given(
-    array=st.sampled_from(DTYPES).flatmap(
-        lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=5, min_side=0))
-    ),
-    order=st.sampled_from(("<", ">")),
+    array=npst.arrays(np.uint8, npst.array_shapes(min_dims=1, max_dims=3, max_side=9)),
     packed=st.booleans(),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_identity(path: Path, array: NDArray[Any], order: Any, packed: bool) -> None:
-    """Array → bytes → array → bytes changes nothing, not even the payload of a NaN."""
-    file = io.BytesIO()
-    idx.write(file, array.astype(array.dtype.newbyteorder(order)))
-    written = file.getvalue()
-
+def test_round_trip(path: Path, array: NDArray[np.uint8], packed: bool) -> None:
+    """Array → bytes → array → bytes changes nothing."""
+    written = idx.to_bytes(array)
     again = read(path, gzip.compress(written) if packed else written)
-
-    assert (array.dtype, array.shape, array.tobytes()) == (
-        again.dtype,
-        again.shape,
-        again.tobytes(),
-    )
-    file = io.BytesIO()
-    idx.write(file, again)
-    assert written == file.getvalue()
+    np.testing.assert_array_equal(array, again, strict=True)
+    assert written == idx.to_bytes(again)
 
 
-@pytest.mark.parametrize("dtype", ["?", "u2", "i8", "c8", "U3", "O", "M8[s]"])
-def test_write_refuses(dtype: str) -> None:
-    """What IDX has no type for is not written."""
-    file = io.BytesIO()
-    with pytest.raises(DataError, match="IDX has no type for arrays of"):
-        idx.write(file, np.zeros(3, dtype))
-    assert file.getvalue() == b""
+def test_strided_array_is_written_row_by_row(path: Path) -> None:
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3).T
+    assert header(3, 2) + bytes([0, 3, 1, 4, 2, 5]) == idx.to_bytes(array)
 
 
-def header(*dimensions: int, code: int = 8) -> bytes:
-    return struct.pack(f">HBB{len(dimensions)}I", 0, code, len(dimensions), *dimensions)
-
-
-FOUR_BILLION = header(2**32 - 1, 28, 28)
+MAGIC = r"magic number: expected b'\x00\x00\x08', found "
 REFUSED = {
-    "empty": (b"", "length: expected at least 4 bytes, found 0"),
-    "three bytes": (b"\0\0\x08", "length: expected at least 4 bytes, found 3"),
-    "magic": (
-        b"\x01" + TWO_BY_THREE[1:],
-        r"magic number: expected two zero bytes .* b'\\x01\\x00'",
-    ),
-    "html": (
-        b"<!DOCTYPE html>",
-        "magic number: expected two zero bytes at its start, found b'<!'",
-    ),
-    "type": (b"\0\0\x0a" + TWO_BY_THREE[3:], "type: expected one of 0x08, .* 0x0E, found 0x0A"),
-    "dimensions": (
-        header(*[1] * 33) + b"x",
-        "number of dimensions: expected at most 32, found 33",
-    ),
+    "empty": (b"", MAGIC + "b''"),
+    "html": (b"<!DOCTYPE html>", MAGIC + "b'<!D'"),
+    "float": (b"\0\0\x0d" + TWO_BY_THREE[3:], MAGIC + r"b'\x00\x00\r'"),
+    "three bytes": (TWO_BY_THREE[:3], "number of dimensions: expected 1 to 3, found 0"),
+    "scalar": (header() + b"x", "number of dimensions: expected 1 to 3, found 0"),
+    "4 dimensions": (header(1, 1, 1, 1) + b"x", "number of dimensions: expected 1 to 3, found 4"),
     "cut header": (TWO_BY_THREE[:10], "header: expected 12 bytes, found 10 bytes"),
+    "no rows": (header(0, 28, 28), "shape: expected at least one item, found (0, 28, 28)"),
+    "no data": (header(2, 3), "length: expected 18 bytes, found 12 bytes"),
     "cut": (TWO_BY_THREE[:-1], "length: expected 18 bytes, found 17 bytes"),
-    "trailing": (TWO_BY_THREE + b"\0", "length: expected 18 bytes, found 19 "),
-    "four billion": (FOUR_BILLION + b"x", "length: expected 3367254359296 bytes, found 17 bytes"),
-    "overflow": (header(*[2**32 - 1] * 4), r"length: expected 340\d{36} bytes, found 20 bytes"),
-    "wraps to 0": (header(2**16, 2**16, 2**16, 2**16), "length: expected 18446744073709551636"),
-    "uncountable": (header(0, 2**32 - 1, 2**32 - 1, 2**32 - 1), "shape: .*, found .0, 4294967295"),
+    "trailing": (TWO_BY_THREE + b"\0", "length: expected 18 bytes, found more"),
+    "4 billion": (header(2**32 - 1, 28, 28), "length: expected 3367254359296 bytes, found 16 "),
+    "wraps to 0": (header(2**16, 2**31, 2**31), "length: expected 302231454903657293676560 bytes"),
 }
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@plain_or_gzip
 @pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused(path: Path, pack: Any, content: bytes, message: str) -> None:
-    """What is not exactly what it says is refused, with file, field, expected and found."""
+def test_invalid_content_is_refused(path: Path, pack: Pack, content: bytes, message: str) -> None:
+    """The error names the file, the field, what was expected and what was found."""
     with pytest.raises(DataError) as error:
         read(path, pack(content))
-    assert str(error.value).startswith(f"{path}: ")
-    error.match(message)
+    assert str(error.value).startswith(f"{path}: {message}")
 
 
 PACKED = gzip.compress(TWO_BY_THREE, mtime=0)
@@ -138,30 +95,28 @@ DAMAGED = {
     "cut": PACKED[:-12],
     "cut trailer": PACKED[:-4],
     "only magic": PACKED[:2],
-    "flipped": PACKED[:14] + bytes([PACKED[14] ^ 0x55]) + PACKED[15:],
+    "flipped": PACKED[:24] + bytes([PACKED[24] ^ 1]) + PACKED[25:],
     "checksum": PACKED[:-8] + bytes(4) + PACKED[-4:],
     "trailing": PACKED + b"rubbish",
 }
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_damaged_gzip(path: Path, content: bytes) -> None:
-    """Cut, changed or lengthened gzip data are refused as such."""
+def test_damaged_gzip_is_refused(path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=f"^{path}: damaged gzip data: "):
         read(path, content)
 
 
-def test_gzip_members(path: Path) -> None:
-    """Gzip data in several members are one file, as they are for gzip."""
+def test_gzip_members_are_one_file(path: Path) -> None:
     members = gzip.compress(TWO_BY_THREE[:7]) + gzip.compress(TWO_BY_THREE[7:])
-    assert read(path, members).shape == (2, 3)
-    with pytest.raises(DataError, match="length: expected 18 bytes, found 19 or more"):
+    assert (2, 3) == read(path, members).shape
+    with pytest.raises(DataError, match="length: expected 18 bytes, found more"):
         read(path, members + gzip.compress(bytes(100)))
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "device", "link", "unreadable"])
-def test_no_file(path: Path, kind: str) -> None:
-    """What is no readable regular file is refused without blocking."""
+@pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "device", "link"])
+def test_anything_but_a_regular_file_is_refused(path: Path, kind: str) -> None:
+    """And nothing blocks."""
     match kind:
         case "directory":
             path.mkdir()
@@ -171,81 +126,39 @@ def test_no_file(path: Path, kind: str) -> None:
             path.symlink_to("/dev/zero")
         case "link":
             path.symlink_to(path)
-        case "unreadable":
-            path.touch(0o000)
-            if os.access(path, os.R_OK):
-                pytest.skip("root reads everything")
     with pytest.raises(DataError, match=f"^{path}: (cannot read it: |expected a regular file)"):
         idx.read(path)
 
 
-LITTLE_MEMORY = """
-import sys
-from pathlib import Path
-from mnist_cli import errors
-from mnist_cli.data import idx
-try:
-    print(idx.read(Path(sys.argv[1])).shape)
-except errors.DataError as error:
-    print(error)
-"""
-
-
-def read_with_little_memory(path: Path, size: int) -> str:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-    args = [sys.executable, "-c", LITTLE_MEMORY, str(path)]
-    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    run = subprocess.run(args, preexec_fn=limit, capture_output=True, text=True, env=env)
-    assert (run.stderr, run.returncode) == ("", 0)
-    return run.stdout
-
-
-def zeros(promised: int) -> bytes:
-    """Gzip data of 512 MiB of zeros whose header promises so many MiB."""
-    return gzip.compress(header(promised, 1 << 20)) + gzip.compress(bytes(1 << 20)) * 512
-
-
-@pytest.mark.parametrize(
-    ("promised", "found"), [(1, "1048589 or more bytes"), (1 << 20, "536870924 bytes")]
-)
-def test_bomb(path: Path, promised: int, found: str) -> None:
-    """Gzip data that unpack to more than there is memory cost none, whatever was promised."""
-    path.write_bytes(zeros(promised))
-    expected = f"length: expected {(promised << 20) + 12} bytes, found {found}\n"
-    assert read_with_little_memory(path, 512 << 20) == f"{path}: {expected}"
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_too_much_for_memory(path: Path, packed: bool) -> None:
-    """A file that is all it says, and more than there is room for, is refused in one line."""
-    path.write_bytes(zeros(512) if packed else header(512, 1 << 20))
-    if not packed:
-        os.truncate(path, (512 << 20) + 12)
-    reason = (
-        f"its {(512 << 20) + 12} bytes do not fit in memory"
-        if packed
-        else "cannot read it: Cannot allocate memory"
-    )
-    assert f"{path}: {reason}\n" == read_with_little_memory(path, 512 << 20)
-
-
-def test_mapped(path: Path) -> None:
-    """A plain file of bytes is mapped, not read: 1 TiB of holes is no matter."""
+def test_plain_file_is_mapped(path: Path) -> None:
+    """1 TiB of holes costs nothing."""
     with path.open("wb") as sparse:
         sparse.write(header(1 << 20, 1 << 20))
         sparse.truncate((1 << 40) + 12)
     array = idx.read(path)
-    assert array.shape == (1 << 20, 1 << 20)
-    assert array[-1, -1] == 0
+    assert (1 << 20, 1 << 20) == array.shape
+    assert 0 == array[-1, -1]
 
 
-def test_chunks(path: Path) -> None:
-    """The first bytes come unpacked, and no more than were asked for."""
+def test_gzip_bomb_is_inflated_no_further_than_promised(path: Path) -> None:
+    """512 MiB in gzip data that promise 1 MiB are refused in 256 MiB of memory."""
+    path.write_bytes(gzip.compress(header(1, 1 << 20)) + gzip.compress(bytes(1 << 20)) * 512)
+    script = f"from mnist_cli.data import idx; idx.read(idx.Path({str(path)!r}))"
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20)),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    expected = f"DataError: {path}: length: expected 1048588 bytes, found more\n"
+    assert process.stderr.endswith(expected)
+
+
+def test_read_bytes_inflates_up_to_the_limit(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(3 << 20)))
-    assert sum(map(len, idx.chunks(path, 2_500_000))) == 2_500_000
-    assert sum(map(len, idx.chunks(path, 1 << 30))) == 3 << 20
+    assert bytes(2_500_000) == idx.read_bytes(path, 2_500_000)
+    assert bytes(3 << 20) == idx.read_bytes(path, 1 << 30)
 
 
 def change(content: bytearray, at: int, rng: np.random.Generator) -> None:
@@ -261,8 +174,8 @@ def change(content: bytearray, at: int, rng: np.random.Generator) -> None:
             content[at:at] = rng.bytes(int(rng.integers(1, 5)))
 
 
-def test_mutations(path: Path) -> None:
-    """Whatever changes in a file: it is refused, or is an array of that header's shape."""
+def test_changed_bytes_are_refused_or_kept(path: Path) -> None:
+    """Whatever changes in a file: it is refused, or becomes an array of exactly its bytes."""
     rng = np.random.default_rng(5)
     refused = 0
     for _ in range(2_000):
@@ -275,9 +188,6 @@ def test_mutations(path: Path) -> None:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017
             refused += 1
         else:
-            assert idx.read_header(path).shape == array.shape
-            file = io.BytesIO()
-            idx.write(file, array)
             whole = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else bytes(content)
-            assert whole == file.getvalue()
+            assert whole == idx.to_bytes(array)
     assert refused > 1_000

@@ -28,7 +28,7 @@ def load(name: str, split: str, data_dir: Path) -> Split:
 
     Raises:
         MissingDataError: a file is not there; it says how to get it.
-        DataError: a file is not what it has to be.
+        DataError: a file is invalid.
 
     """
     directory = data_dir / name
@@ -38,22 +38,28 @@ def load(name: str, split: str, data_dir: Path) -> Split:
         from mnist_cli.data import synthetic
 
         return Split(*synthetic.generate(split))
-    command = f"mnist-cli download --dataset {name} --data-dir {shlex.quote(str(data_dir))}"
     missing = [file for file in NAMES[split] if not found[file]]
     if missing:
-        raise MissingDataError(f"no {' and no '.join(missing)} in {directory}; get it: {command}")
+        names = " and no ".join(missing)
+        raise MissingDataError(f"no {names} in {directory}; get it: {download_command(directory)}")
     try:
         return _read(*(found[file][0] for file in NAMES[split]))
     except DataError as error:
-        hint = f"to have the official file instead, move it away and: {command}"
-        raise DataError(f"{error}; {hint}") from error
+        hint = "get the official file, with this one moved aside"
+        raise DataError(f"{error}; {hint}: {download_command(directory)}") from error
+
+
+def download_command(directory: Path) -> str:
+    """Return the command that puts the official files in `directory`."""
+    data_dir = shlex.quote(str(directory.parent))
+    return f"mnist-cli download --dataset {directory.name} --data-dir {data_dir}"
 
 
 def find(directory: Path, name: str) -> list[Path]:
-    """List what bears an official file's name, plain before gzip, a dash before a dot.
+    """List what bears an official file's name, in the order of preference: `load` reads the first.
 
     Raises:
-        DataError: the directory may not be looked into.
+        DataError: the directory cannot be searched.
 
     """
     spellings = (name, name.replace("-idx", ".idx"))
@@ -62,7 +68,7 @@ def find(directory: Path, name: str) -> list[Path]:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise DataError if `directory`, or what should hold it, is there but no directory."""
+    """Raise DataError if `directory` or its parent is there but not a directory."""
     for path in (directory.parent, directory):
         if _exists(path) and not path.is_dir():
             raise DataError(
@@ -81,23 +87,14 @@ def _exists(path: Path) -> bool:
 
 
 def _read(images_path: Path, labels_path: Path) -> Split:
-    """Read two IDX files that belong together; from the headers alone, refuse any others."""
-    images, labels = idx.read_header(images_path), idx.read_header(labels_path)
-    for path, header in ((images_path, images), (labels_path, labels)):
-        if header.dtype != np.uint8:
-            raise idx.mismatch(path, "type", "unsigned bytes", header.dtype.name)
-    if len(images.shape) != 3 or images.shape[1:] != (28, 28):
+    """Read two IDX files that belong together."""
+    images, labels = idx.read(images_path), idx.read(labels_path)
+    if images.shape[1:] != (28, 28):
         raise idx.mismatch(images_path, "shape of the images", "(N, 28, 28)", images.shape)
-    if len(labels.shape) != 1:
-        raise idx.mismatch(labels_path, "shape of the labels", "(N,)", labels.shape)
-    if images.shape[0] == 0:
-        raise idx.mismatch(images_path, "number of images", "at least 1", 0)
-    if labels.shape[0] != images.shape[0]:
-        expected = f"{images.shape[0]}, as many as images"
-        raise idx.mismatch(labels_path, "number of labels", expected, labels.shape[0])
-    split = Split(idx.read(images_path), idx.read(labels_path))
-    wrong = np.flatnonzero(split.labels > 9)
-    if wrong.size:
-        found = f"{split.labels[wrong[0]]} at index {wrong[0]}"
+    if labels.shape != images.shape[:1]:
+        expected = f"({len(images)},), one per image"
+        raise idx.mismatch(labels_path, "shape of the labels", expected, labels.shape)
+    if labels.max() > 9:
+        found = f"{labels.max()} at index {labels.argmax()}"
         raise idx.mismatch(labels_path, "labels", "0 to 9", found)
-    return split
+    return Split(images, labels)
