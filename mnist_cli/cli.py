@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mnist_cli.errors import MissingDataError, MnistError
 from mnist_cli.output import console
 
 if TYPE_CHECKING:
-    from mnist_cli.data.catalogue import Event
+    from mnist_cli.data.catalogue import Done
     from mnist_cli.data.loading import Split
     from mnist_cli.output.console import Output
     from mnist_cli.training import Epoch, State
@@ -99,8 +99,21 @@ def _data_dir(command: str) -> Decorator:
 
 
 _path = functools.partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
+
+
+class _Lines(click.types.StringParamType):
+    """Texts; in the environment, one per line."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [line for line in rv.splitlines() if line.strip()]
+
+
 _mirror = click.option(
-    "--mirror", multiple=True, metavar="URL", help="URL or directory to download from. Repeatable."
+    "--mirror",
+    type=_Lines(),
+    multiple=True,
+    metavar="URL",
+    help="URL or directory to download from. Repeatable; in the environment, one per line.",
 )
 _model = click.argument("model", type=click.Path(path_type=Path))
 
@@ -131,34 +144,24 @@ def download(
     out: Output, dataset: str, data_dir: Path, mirror: tuple[str, ...], force: bool
 ) -> None:
     """Download and verify the four files of a data set."""
+    files = _download(dataset, data_dir, mirror, out, force=force)
+    for done in files:
+        out.result(f"{done.name}  {done.bytes} bytes  {done.status}")
+    document = {"dataset": dataset, "directory": str(data_dir / dataset)}
+    out.document(document | {"files": [dataclasses.asdict(done) for done in files]})
+
+
+def _download(
+    dataset: str, data_dir: Path, mirrors: tuple[str, ...], out: Output, **options: bool
+) -> list[Done]:
+    """Download a data set below a bar of the bytes received."""
     from mnist_cli.data import catalogue
     from mnist_cli.data import download as downloading
 
-    source, directory, files = catalogue.DATASETS[dataset], data_dir / dataset, []
-    for done in _render(downloading.download(source, directory, mirror, force=force), out):
-        files.append(dataclasses.asdict(done))
-        out.result(f"{done.name}  {done.bytes} bytes  {done.status}")
-    out.document({"dataset": dataset, "directory": str(directory), "files": files})
-
-
-def _render(events: Iterable[Event], out: Output) -> Iterator[Any]:
-    """Draw a bar for each file, pass on the notices, and yield what is done."""
-    from mnist_cli.data.catalogue import Done, Notice, Progress
-
-    bar: Any = None
-    for event in events:
-        if isinstance(event, Progress):
-            if bar is None:
-                bar = out.bar(desc=event.name, total=event.total, unit="B", unit_scale=True)
-            bar.update(event.received - bar.n)
-            continue
-        if bar is not None:
-            bar.close()
-            bar = None
-        if isinstance(event, Notice):
-            out.note(event.message)
-        elif isinstance(event, Done):
-            yield event
+    with out.bar(unit="B", unit_scale=True, delay=0.1) as bar:
+        report = console.Transfers(out, bar)
+        source = catalogue.DATASETS[dataset]
+        return downloading.download(source, data_dir / dataset, mirrors, report=report, **options)
 
 
 @cli.command()
@@ -238,17 +241,14 @@ def _training_split(
     settings: Config, data_dir: Path, mirror: tuple[str, ...], offline: bool, out: Output
 ) -> Split:
     """Load the training images, after downloading them if need be."""
-    from mnist_cli.data import catalogue, loading
+    from mnist_cli.data import loading
 
     try:
         return loading.load(settings.dataset, "train", data_dir)
     except MissingDataError:
         if offline:
             raise
-    from mnist_cli.data import download as downloading
-
-    source = catalogue.DATASETS[settings.dataset]
-    for done in _render(downloading.download(source, data_dir / source.name, mirror), out):
+    for done in _download(settings.dataset, data_dir, mirror, out, move=False):
         out.note(f"{done.name}: {done.status}")
     return loading.load(settings.dataset, "train", data_dir)
 

@@ -38,7 +38,7 @@ SMALL = Dataset(
     files=tuple(
         File(
             name,
-            (int.from_bytes(data[4:8], "big"), *(28, 28)[: 2 * (data[3] == 3)]),
+            len(data),
             len(PACKED[f"{name}.gz"]),
             hashlib.sha256(PACKED[f"{name}.gz"]).hexdigest(),
             hashlib.sha256(data).hexdigest(),
@@ -61,6 +61,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.elsewhere = self
         self.sent = 0  # bytes of bodies
         self.asked: list[tuple[str, str | None]] = []  # path and Range
+        self.authorizations: list[str | None] = []
         self.times: Counter[str] = Counter()
         self.closing = threading.Event()
         self.lock = threading.Lock()
@@ -85,6 +86,15 @@ def serving(server: FaultyServer) -> Iterator[FaultyServer]:
         thread.join()
 
 
+STATUSES = {
+    "forbidden": 403,
+    "missing": 404,
+    "broken": 500,
+    "unavailable": 503,
+    "unknown_status": 799,
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -93,14 +103,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         # A client behind a proxy asks with the whole URL.
         path = re.sub("^http://[^/]*", "", self.path)
-        fault, name = path.strip("/").split("/")
-        self.name = name
-        self.content = self.server.files[name]
+        fault, self.name = path.partition("?")[0].strip("/").split("/")
+        self.content = self.server.files[self.name]
         with self.server.lock:
             self.server.asked.append((path, self.headers["Range"]))
+            self.server.authorizations.append(self.headers["Authorization"])
             self.server.times[path] += 1
             self.time = self.server.times[path]
-        getattr(self, fault)()
+        if fault.endswith("_once"):
+            fault = fault.removesuffix("_once") if self.time == 1 else "good"
+        if fault in STATUSES:
+            self.error(STATUSES[fault])
+        else:
+            getattr(self, fault)()
 
     def log_message(self, *args: Any) -> None:
         """Say nothing."""
@@ -132,6 +147,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, len(data), **headers)
         self.body(data)
 
+    def forever(self, data: bytes, pause: float = 0.0) -> None:
+        while not self.server.closing.wait(pause):
+            self.body(data)
+
     def hang(self) -> None:
         self.server.closing.wait()
         self.close_connection = True
@@ -162,35 +181,12 @@ class Handler(BaseHTTPRequestHandler):
     def slow(self) -> None:
         self.good(pause=0.01)
 
-    def forbidden(self) -> None:
-        self.error(403)
-
-    def missing(self) -> None:
-        self.error(404)
-
-    def too_many_once(self) -> None:
-        if len(self.server.asked) == 1:
-            self.error(429, Retry_After="1")
-        else:
-            self.good()
-
     def too_many(self) -> None:
-        self.error(429, Retry_After="3600")
+        self.error(429, Retry_After="3600" if self.time % 2 else "9" * 5000)
 
-    def retry_nonsense(self) -> None:
-        self.error(429, Retry_After="9" * 5000 if self.time % 2 else "soon")
-
-    def broken(self) -> None:
-        self.error(500)
-
-    def unavailable_twice(self) -> None:
-        if self.time <= 2:
-            self.error(503)
-        else:
-            self.good()
-
-    def unknown_status(self) -> None:
-        self.error(799)
+    def broken_endlessly(self) -> None:
+        self.answer(500, 1 << 40)
+        self.forever(bytes(self.server.chunk))
 
     def html(self) -> None:
         page = b"<!DOCTYPE html><title>Moved</title>" + b"<p>We have moved.</p>" * 50
@@ -216,17 +212,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def too_long(self) -> None:
         self.answer(200, len(self.content) + 64 * MIB)
-        self.body(self.content)
-        for _ in range(64):
-            self.body(bytes(MIB))
+        self.body(self.content + bytes(64 * MIB))
 
     def endless(self) -> None:
+        """The file over and over."""
         self.answer(200, Transfer_Encoding="chunked")
-        data = self.content
-        while not self.server.closing.is_set():
-            self.wfile.write(b"%x\r\n" % len(data))
-            self.body(data)
-            self.wfile.write(b"\r\n")
+        self.forever(b"%x\r\n%b\r\n" % (len(self.content), self.content))
 
     def too_short(self) -> None:
         self.whole(self.content[: len(self.content) // 2])
@@ -242,23 +233,37 @@ class Handler(BaseHTTPRequestHandler):
         self.body(self.content[: len(self.content) // 2])
         self.hang()
 
-    def trickling(self) -> None:
+    def dripping(self) -> None:
         self.answer(200, len(self.content))
-        for byte in self.content:
-            if self.server.closing.wait(0.02):
-                break
-            self.body(bytes([byte]))
+        self.body(self.content[:1])
+        self.forever(b"x", pause=0.02)
 
-    def trickling_headers(self) -> None:
+    def dripping_headers(self) -> None:
         self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
-        while not self.server.closing.wait(0.02):
-            self.body(b"x")
+        self.forever(b"x", pause=0.02)
 
-    def cut_once(self) -> None:
-        if self.time == 1:
-            self.cut_always()
-        else:
-            self.good()
+    def dripping_extension(self) -> None:
+        self.answer(200, Transfer_Encoding="chunked")
+        self.wfile.write(b"%x;x=" % len(self.content))
+        self.forever(b"x", pause=0.02)
+
+    def trailers(self) -> None:
+        """All of the file but its last byte, which might be the official one, and no end."""
+        self.answer(200, Transfer_Encoding="chunked")
+        self.wfile.write(b"%x\r\n" % (len(self.content) - 1))
+        self.body(self.content[:-1])
+        self.wfile.write(b"\r\n0\r\n")
+
+    def dripping_trailers(self) -> None:
+        self.trailers()
+        self.forever(b"X: x\r\n", pause=0.02)
+
+    def endless_trailers(self) -> None:
+        self.trailers()
+        self.forever(b"X: x\r\n" * 1000)
+
+    def endless_interim(self) -> None:
+        self.forever(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
     def cut_always(self) -> None:
         start = self.offset()
@@ -268,6 +273,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def cut_without_range(self) -> None:
         self.answer(200, len(self.content))
+        self.cut(self.content[: len(self.content) // 2])
+
+    def cut_without_length(self) -> None:
+        self.answer(200, Connection="close")
         self.cut(self.content[: len(self.content) // 2])
 
     def cut_once_without_range(self) -> None:
@@ -310,8 +319,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def redirect_endless(self) -> None:
         self.answer(302, 1 << 40, Location=f"/good/{self.name}")
-        while not self.server.closing.is_set():
-            self.body(bytes(self.server.chunk))
+        self.forever(bytes(self.server.chunk))
 
     def recompressed(self) -> None:
         self.whole(gzip.compress(gzip.decompress(self.content), 9, mtime=1))
@@ -323,7 +331,7 @@ class Handler(BaseHTTPRequestHandler):
         self.whole(data, Content_Encoding="gzip")
 
     def nonsense(self) -> None:
-        self.wfile.write(b"220 \x1b[31mftp\x07 ready\r\n\r\n")
+        self.wfile.write(b"220 \x1b[31mftp\x07 ready" + b"!" * 60_000 + b"\r\n\r\n")
         self.close_connection = True
 
     def rude(self) -> None:

@@ -1,289 +1,277 @@
-"""Fetch the official files: verified, resumable, published whole or not at all.
+"""Put the official files of a data set in a directory: verified, resumable, all of them or none.
 
-A file is received as .gz into a partial file beside its destination, which outlives a cut
-connection and a kill and is continued wherever there is a mirror. Only what has the right
-SHA-256 is published.
+A .gz is received into a partial file, which outlives a cut connection and a kill and is continued
+from any mirror. Only what has the right SHA-256 is put in place, once all four files are there.
 """
 
 import contextlib
 import hashlib
-import io
+import itertools
 import os
 import re
-import shutil
-import sys
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
-from urllib.parse import urlsplit
+from typing import IO, Protocol
 from urllib.request import url2pathname
 
 from mnist_cli.data import idx, synthetic
-from mnist_cli.data.catalogue import NAMES, Dataset, Done, Event, File, Notice
-from mnist_cli.data.loading import check_directory, find
-from mnist_cli.data.mirror import MirrorError, Session, open_session, receive
-from mnist_cli.errors import DataError, DownloadError, MnistError
-from mnist_cli.files import publish
+from mnist_cli.data.catalogue import NAMES, Dataset, Done, File
+from mnist_cli.data.loading import check_directory, download_command, find
+from mnist_cli.data.mirror import CutError, MirrorError, receive
+from mnist_cli.errors import DataError, DownloadError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+ATTEMPTS = 4  # at a whole answer from a mirror
+Copies = dict[Path, bytes | bytearray]  # where a file was found, and its content, uncompressed
+
+
+class Report(Protocol):
+    """Is told how a download goes."""
+
+    def progress(self, name: str, received: int, total: int) -> None:
+        """Hear how many bytes of a .gz are there; first, those of an earlier download."""
+
+    def notice(self, text: str, *, important: bool = False) -> None:
+        """Hear what goes wrong or takes longer or, `important` even to the quiet, is moved."""
 
 
 def download(
-    dataset: Dataset, directory: Path, mirrors: Sequence[str] = (), *, force: bool = False
-) -> Iterator[Event]:
+    dataset: Dataset,
+    directory: Path,
+    mirrors: Sequence[str],
+    *,
+    report: Report,
+    force: bool = False,
+    move: bool = True,
+) -> list[Done]:
     """Put the official files of `dataset`, uncompressed and verified, in `directory`.
 
-    What is there already and right is left alone, unless `force`. Of several processes one
-    fetches while the others wait.
+    Official files that are there are left alone, unless `force`. Any others of these names are
+    moved aside, or refused unless `move`. Of several processes one fetches while the others wait.
 
     Raises:
-        DataError: `directory` is a file, or may not be looked into.
-        DownloadError: a file could not be had from any mirror, or not be stored, or one of that
-            name is there that is the user's own.
+        DataError: `directory` is a file, or cannot be searched.
+        DownloadError: no mirror has a file, it cannot be stored, or one that is there is refused.
 
     """
     check_directory(directory)
-    left = [(file, b"") for file in dataset.files] or _generate()
+    generated = {} if dataset.files else _generate()
+    files = dataset.files or tuple(generated)
+    source = _Mirrors(dataset, directory, mirrors, report)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        yield from _get_all(left, directory, mirrors or dataset.mirrors, force)
-    except (DownloadError, DataError):
-        raise
-    except (OSError, MnistError) as error:
-        reason = str(error)
-        if isinstance(error, OSError):
-            reason = f"cannot write {error.filename or directory}: {error.strerror}"
-        needed = sum(file.size + file.gz_size for file, _ in left)
-        raise DownloadError(
-            f"{reason}; {directory} has to be writable with {needed} bytes free"
-        ) from error
-
-
-def _get_all(
-    left: list[tuple[File, bytes]], directory: Path, mirrors: Sequence[str], force: bool
-) -> Iterator[Event]:
-    """Put the files in place, holding the directory's lock; take out of `left` what is done."""
-    with contextlib.ExitStack() as stack:
-        # Where no lock can be written, no other process writes either.
-        with contextlib.suppress(OSError):
-            lock = stack.enter_context((directory / ".lock").open("ab"))
-            yield from _wait_for(lock, directory)
-        for file, _ in left:
-            _refuse_own(file, directory)
-        session = stack.enter_context(open_session())
-        while left:
-            file, content = left[0]
-            sha256 = None if force else (yield from _verify(file, directory))
-            status = "verified"
-            if sha256 is None and content:
-                sha256, status = _store(file, directory, [content]), "generated"
-            elif sha256 is None:
-                sha256 = yield from _fetch(session, file, directory, mirrors)
-                status = "downloaded"
-            del left[0]
-            yield Done(file.name, file.size, sha256, status)
-
-
-def _generate() -> list[tuple[File, bytes]]:
-    """Make the files of the synthetic data set, and say what tells them from others."""
-    files = []
-    for split, names in NAMES.items():
-        for name, array in zip(names, synthetic.generate(split), strict=True):
-            buffer = io.BytesIO()
-            idx.write(buffer, array)
-            content = buffer.getvalue()
-            sha256 = hashlib.sha256(content).hexdigest()
-            files.append((File(name, array.shape, 0, "", sha256), content))
-    return files
-
-
-def _wait_for(lock: IO[bytes], directory: Path) -> Iterator[Notice]:
-    """Hold the lock file, which a killed process does not leave locked, until it is closed."""
-    if not _try_lock(lock):
-        yield Notice(f"waiting for another download into {directory}")
-        while not _try_lock(lock):
-            time.sleep(0.1)
-
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
-# What is there already
-
-
-def _refuse_own(file: File, directory: Path) -> None:
-    """Raise DownloadError where a file of that name is not an official one, even a damaged one."""
-    for path in find(directory, file.name):
-        if not path.is_file():
-            raise DownloadError(f"{path} is not a regular file; move it away")
-        with contextlib.suppress(DataError):
-            count = next(iter(idx.read_header(path).shape), 1)
-            if count != file.shape[0]:
+        with _locked(directory, report):
+            there = {file: find(directory, file.name) for file in files}
+            official = {file: _official(there[file], file) for file in files}
+            own = [path for file in files for path in there[file] if path not in official[file]]
+            if own and not move:
                 raise DownloadError(
-                    f"{path} has {count} items where the official file has {file.shape[0]}: it is "
-                    "yours and left alone; move it away or choose another --data-dir"
+                    f"{own[0]} is not the official file; to get that, with this one moved aside: "
+                    f"{download_command(directory)}"
                 )
-
-
-def _verify(file: File, directory: Path) -> Generator[Notice, None, str | None]:
-    """Return the SHA-256 of the file if it is there and right, unpacking a right .gz copy."""
-    paths = find(directory, file.name)
-    sha256 = file.sha256
-    if sha256 is None:
-        packed = [path for path in paths if path.suffix == ".gz"]
-        official = [path for path in packed if _file_sha256(path) == file.gz_sha256]
-        sha256 = _content_sha256(official[0], file) if official else None
-    for path in paths:
-        if sha256 is None or _content_sha256(path, file) != sha256:
-            unless = "" if sha256 else f" or lacks its official {file.name}.gz"
-            yield Notice(f"{path} is damaged{unless}; getting it again")
-            continue
-        in_place = path == directory / file.name and path.stat().st_size == file.size
-        if not in_place and os.access(directory, os.W_OK):
-            _store(file, directory, idx.chunks(path, file.size))
-        return sha256
-    return None
-
-
-def _content_sha256(path: Path, file: File) -> str | None:
-    """Digest the uncompressed bytes, up to one more than there may be; None for damaged .gz."""
-    digest = hashlib.sha256()
-    with contextlib.suppress(DataError):
-        for chunk in idx.chunks(path, file.size + 1):
-            digest.update(chunk)
-        return digest.hexdigest()
-    return None
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            wanted = [file for file in files if force or not official[file]]
+            new = {file: generated.get(file) or source.fetch(file) for file in wanted}
+            moved = _install(_contents(directory, official, new), own, report)
+            for file in new:
+                source.partial(file).unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
-
-
-# Putting it in place
-
-
-def _install(source: Path, file: File, directory: Path) -> str:
-    """Publish what `source`, plain or .gz, holds if it is official; return its SHA-256.
-
-    Raises:
-        MirrorError: it is not.
-        MnistError: it cannot be written.
-
-    """
-    found = _file_sha256(source)
-    try:
-        if file.sha256 is None and found != file.gz_sha256:
-            raise DataError("only the .gz can be verified")
-        sha256 = _store(file, directory, idx.chunks(source, file.size + 1))
-    except DataError as error:
-        raise MirrorError(
-            f"not the official file: {source.stat().st_size} bytes with SHA-256 {found[:16]}…, "
-            f"expected {file.gz_size} with {file.gz_sha256[:16]}…"
+        needed = sum(file.size + file.gz_size for file in files)
+        raise DownloadError(
+            f"cannot write {error.filename or directory}: {error.strerror or error}; "
+            f"{directory} has to be writable with {needed} bytes free"
         ) from error
-    kept = directory / f"{file.name}.gz"
-    if file.sha256 is None and source != kept:
-        with source.open("rb") as packed, publish(kept) as out:
-            shutil.copyfileobj(packed, out)
-    _partial(file, directory).unlink(missing_ok=True)
-    return sha256
+    return [
+        Done(
+            file.name,
+            file.size,
+            file.sha256 or _sha256(next(iter((official | new)[file].values()))),
+            "verified" if file not in new else "generated" if generated else "downloaded",
+            next((moved[path] for path in there[file] if path in moved), None),
+        )
+        for file in files
+    ]
 
 
-def _partial(file: File, directory: Path) -> Path:
-    """Name what holds the .gz while it is received."""
-    return directory / f".{file.name}.gz.part"
+def _generate() -> dict[File, Copies]:
+    """Make the files of the synthetic data set."""
+    arrays = itertools.chain(*map(synthetic.generate, NAMES))
+    contents = dict(zip(itertools.chain(*NAMES.values()), map(idx.to_bytes, arrays), strict=True))
+    return {File(n, len(c), 0, "", _sha256(c)): {Path(n): c} for n, c in contents.items()}
 
 
-def _store(file: File, directory: Path, chunks: Iterable[bytes]) -> str:
-    """Publish `chunks` under the file's name if they have its SHA-256, where that is known."""
-    digest = hashlib.sha256()
-    with publish(directory / file.name) as out:
-        for chunk in chunks:
-            digest.update(chunk)
-            out.write(chunk)
-        if file.sha256 not in (None, digest.hexdigest()):
-            raise DataError("wrong SHA-256")
-    return digest.hexdigest()
+@contextlib.contextmanager
+def _locked(directory: Path, report: Report) -> Iterator[None]:
+    """Hold the directory's lock, which a killed process does not leave locked."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a read-only directory or a file system without locks
+            lock = stack.enter_context(_open(directory / ".lock"))
+            if fcntl:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    report.notice(f"waiting for another download into {directory}")
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-# From a mirror
+def _open(path: Path) -> IO[bytes]:
+    """Open a file of our own, but no link or pipe that somebody else put there."""
+    if path.is_symlink() or path.is_fifo():
+        path.unlink()
+    safely = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | safely, 0o666), "r+b")
 
 
-def _fetch(
-    session: Session, file: File, directory: Path, mirrors: Sequence[str]
-) -> Generator[Event, None, str]:
-    """Try each mirror in turn; return the SHA-256 of the file once it is in place."""
-    reasons = []
-    for mirror in mirrors:
-        try:
-            if "://" in mirror and not mirror.startswith("file://"):
-                url = f"{mirror.rstrip('/')}/{file.name}.gz"
-                return (yield from _fetch_url(session, url, file, directory))
-            local = url2pathname(urlsplit(mirror).path) if "://" in mirror else mirror
-            return _fetch_local(Path(local), file, directory)
-        except (DataError, MirrorError) as error:
-            reasons.append(_presentable(f"{mirror}: {error}"))
-            yield Notice(f"{file.name}: {reasons[-1]}")
-    raise DownloadError(
-        f"cannot download {file.name}: {'; '.join(reasons)}; "
-        "try again later or name another --mirror"
-    )
+# What is there, and what comes in its place
 
 
-def _fetch_local(source: Path, file: File, directory: Path) -> str:
-    """Install the file from a directory that holds it, plain or .gz."""
-    reason = MirrorError("no such file")
-    for path in find(source, file.name):
-        if path.is_file():
+def _official(paths: Iterable[Path], file: File) -> Copies:
+    """Return those of `paths` that hold the official file, in whatever form."""
+    copies: Copies = {}
+    for path in paths:
+        with contextlib.suppress(DataError):  # not a file, unreadable or damaged
+            copies[path] = idx.read_bytes(path, file.size + 1)
+    proved = (_sha256(content) for path, content in copies.items() if _is_gz(path, file))
+    sha256 = file.sha256 or next(proved, None)
+    return {path: content for path, content in copies.items() if _sha256(content) == sha256}
+
+
+def _is_gz(path: Path, file: File) -> bool:
+    """Return whether `path` is the official .gz itself."""
+    same_size = path.stat().st_size == file.gz_size
+    return same_size and _sha256(path.read_bytes()) == file.gz_sha256
+
+
+def _sha256(content: bytes | bytearray) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _contents(directory: Path, official: dict[File, Copies], new: dict[File, Copies]) -> Copies:
+    """Return what is to be written, and where."""
+    contents: Copies = {}
+    for file, copies in (official | new).items():
+        plain = directory / file.name
+        unpacked = plain in copies and plain.stat().st_size == file.size
+        if file in new or (not unpacked and os.access(directory, os.W_OK)):
+            contents[plain] = next(iter(copies.values()))
+        if file in new and file.sha256 is None:  # the .gz alone can be verified: keep it
+            packed = next(path for path in copies if _is_gz(path, file))
+            contents[directory / f"{file.name}.gz"] = packed.read_bytes()
+    return contents
+
+
+def _install(contents: Copies, own: list[Path], report: Report) -> dict[Path, str]:
+    """Write all beside, then move `own` aside and put all in place; return the new names."""
+    staged = {path: path.with_name(f".{path.name}.new") for path in contents}
+    moved = {}
+    try:
+        for path, beside in staged.items():
+            with _open(beside) as out:
+                out.truncate()
+                out.write(contents[path])
+                out.flush()
+                os.fsync(out.fileno())
+        for path in own:
+            names = (f"{path.name}.moved-{n}" for n in itertools.count(1))
+            moved[path] = next(n for n in names if not os.path.lexists(path.with_name(n)))
+            path.rename(path.with_name(moved[path]))
+            report.notice(f"{path} is not official: moved to {moved[path]}", important=True)
+        for path, beside in staged.items():
+            beside.replace(path)
+    finally:
+        for beside in staged.values():
+            beside.unlink(missing_ok=True)
+    return moved
+
+
+# Mirrors
+
+
+class _Mirrors:
+    """Where the files are fetched from; a mirror that failed is asked last from then on."""
+
+    def __init__(
+        self, dataset: Dataset, directory: Path, mirrors: Sequence[str], report: Report
+    ) -> None:
+        self.dataset, self.directory, self.report = dataset, directory, report
+        self.mirrors = list(mirrors or dataset.mirrors)
+
+    def partial(self, file: File) -> Path:
+        """Name what holds a .gz while it is received."""
+        return self.directory / f".{file.name}.gz.part"
+
+    def fetch(self, file: File) -> Copies:
+        """Return the official file from the first mirror that has it."""
+        reasons = []
+        for mirror in tuple(self.mirrors):
+            remote = re.match(r"(?!file:)\w+://", mirror)
             try:
-                return _install(path, file, directory)
-            except MirrorError as error:
-                reason = error
-    raise reason
+                copies = (self._receive if remote else self._look_up)(mirror, file)
+            except (DataError, MirrorError) as error:
+                reason = f"{redact(mirror)}: {error}"
+                reasons.append("".join(c if c.isprintable() else "?" for c in reason))
+                self.mirrors.sort(key=mirror.__eq__)
+                continue
+            for reason in reasons:
+                self.report.notice(f"{file.name}: {reason}")
+            return copies
+        raise DownloadError(
+            f"cannot download {file.name}: {'; '.join(reasons)}; try again later or name another "
+            "--mirror; --dataset synthetic needs no network, --offline uses the files there are"
+        )
 
+    def _look_up(self, mirror: str, file: File) -> Copies:
+        """Find the file, plain or .gz, in a folder or in the data set's folder there."""
+        folder = Path(url2pathname(mirror.removeprefix("file://").removeprefix("localhost")))
+        if not folder.is_dir():
+            raise MirrorError("no such folder")
+        below = folder / self.dataset.name
+        paths = find(folder, file.name) + find(below, file.name)
+        if not paths:
+            raise MirrorError(f"no {folder / file.name}, plain or .gz, nor in {below}")
+        if copies := _official(paths, file):
+            return copies
+        raise MirrorError(f"{paths[0]} is not the official file")
 
-def _fetch_url(
-    session: Session, url: str, file: File, directory: Path
-) -> Generator[Event, None, str]:
-    """Receive the .gz and install it; what was resumed and is wrong is fetched once from zero."""
-    partial = _partial(file, directory)
-    once_more = True
-    while True:
-        try:
-            with partial.open("ab") as out:
-                resumed = yield from receive(session, url, file, out)
-        except OSError:
-            partial.unlink(missing_ok=True)  # so that a full disk does not stay full
-            raise
-        try:
-            return _install(partial, file, directory)
-        except MirrorError:
-            partial.unlink()
-            if not (resumed and once_more):
+    def _receive(self, mirror: str, file: File) -> Copies:
+        """Receive the .gz; what was continued and is wrong is asked for from its beginning."""
+        base, query = re.findall(r"^([^?#]*)(.*)$", mirror, re.DOTALL)[0]
+        url, partial = f"{base.rstrip('/')}/{file.name}.gz{query}", self.partial(file)
+        for _ in range(ATTEMPTS):
+            reason = ""
+            try:
+                with _open(partial) as out:
+                    start = there = out.seek(0, os.SEEK_END)
+                    self.report.progress(file.name, there, file.gz_size)
+                    for place, chunk in receive(url, file, there):
+                        start = min(start, place)
+                        out.seek(place)
+                        out.truncate()
+                        there = place + out.write(chunk)
+                        self.report.progress(file.name, there, file.gz_size)
+            except CutError as error:
+                reason = str(error)
+            except OSError:
+                partial.unlink(missing_ok=True)  # so that a full disk does not stay full
                 raise
-            once_more = False
+            if copies := _official([partial], file):
+                return copies
+            if not reason:
+                found = _sha256(partial.read_bytes())
+                partial.unlink()
+                reason = f"not the official file: {there} bytes with SHA-256 {found[:16]}…"
+                if start == 0:
+                    break
+        raise MirrorError(reason)
 
 
-def _presentable(text: str) -> str:
-    """Leave out passwords in URLs, and characters that would do things to a terminal."""
-    text = re.sub(r"//[^/@\s]*@", "//", text)
-    return "".join(c if c.isprintable() else "?" for c in text)
+def redact(url: str) -> str:
+    """Leave out what may be a password or a token in a URL, whatever characters it has."""
+    [(scheme, secret, rest)] = re.findall(r"^(\w+://)?(.*@)?([^?#]*)", url, re.DOTALL)
+    if not scheme and ":" not in secret:
+        return url  # a folder
+    return scheme + ("…" if set("?#") & set(secret) else rest)

@@ -80,6 +80,28 @@ class Output:
         return tqdm(disable=True if self.quiet else None, leave=False, **options)
 
 
+class Transfers:
+    """Reports a download: one bar, which starts again with each file, and notices above it."""
+
+    def __init__(self, out: Output, bar: Any) -> None:
+        self.out, self.bar, self.name = out, bar, ""
+
+    def progress(self, name: str, received: int, total: int) -> None:
+        """Show that so many bytes of a file are there; the rate leaves out the first."""
+        if name != self.name:
+            self.name = name
+            self.bar.reset(total)
+            self.bar.initial = self.bar.n = received
+            self.bar.set_description(name)
+        self.bar.update(received - self.bar.n)
+
+    def notice(self, text: str, *, important: bool = False) -> None:
+        """Print a line; an important one even to the quiet."""
+        self.bar.clear()
+        if important or not self.out.quiet:
+            _say(text, err=True)
+
+
 def _say(text: str, *, err: bool = False) -> bool:
     """Print a line; return False if the reader is gone, and write nothing to it from then on.
 
