@@ -81,47 +81,37 @@ def train(state: State, images: Array, labels: Array, config: Config) -> Iterato
     """
     training, validation = split(len(labels), config)
     while not state.is_done(config):
-        number = state.last.epoch + 1
-        params = Params(*map(np.copy, state.params))
-        velocity = Params(*map(np.copy, state.velocity))
-        order = _generator(config.seed, number).permutation(training)
-        started = time.perf_counter()
-        loss, accuracy = _run_epoch(params, velocity, images, labels, order, number, config)
-        seconds = time.perf_counter() - started
-        judged: tuple[float | None, float | None] = (None, None)
-        sound = loss < DIVERGED and all(np.abs(p).max() <= network.LARGEST for p in params)
+        order = _generator(config.seed, state.last.epoch + 1).permutation(training)
+        state = _run_epoch(state, images, labels, order, config)
+        params, epoch = state.params, state.last
+        sound = epoch.train_loss < DIVERGED  # false for NaN as well
+        sound = sound and all(np.abs(array).max() <= network.LARGEST for array in params)
         if sound and len(validation):
             judged = evaluation.loss_and_accuracy(params, images, labels, validation)
-        if not sound or (judged[0] or 0) >= DIVERGED:
+            figures = dict(zip(("validation_loss", "validation_accuracy"), judged, strict=True))
+            sound, epoch = judged[0] < DIVERGED, dataclasses.replace(epoch, **figures)
+        if not sound:
             raise TrainingError(
-                f"training diverged in epoch {number}: lower the learning rate "
+                f"training diverged in epoch {epoch.epoch}: lower the learning rate "
                 f"({config.learning_rate:g}) or the weight decay ({config.weight_decay:g})"
             )
-        rate = learning_rate_at((number - 1) / config.epochs, config)
-        epoch = Epoch(number, rate, loss, accuracy, judged[0], judged[1], seconds)
-        state = dataclasses.replace(state, params=params, velocity=velocity, last=epoch)
-        if judged[0] is None or judged[0] < (state.best_epoch.validation_loss or 0):
+        state = dataclasses.replace(state, last=epoch)
+        loss, lowest = epoch.validation_loss, state.best_epoch.validation_loss
+        if loss is None or lowest is None or loss < lowest:
             state = dataclasses.replace(state, best=params, best_epoch=epoch)
         yield state
 
 
-def _run_epoch(
-    params: Params,
-    velocity: Params,
-    images: Array,
-    labels: Array,
-    order: Array,
-    number: int,
-    config: Config,
-) -> tuple[float, float]:
-    """Change `params` and `velocity` in place; return the running loss and accuracy."""
-    steps = math.ceil(len(order) / config.batch_size)
-    loss, correct = 0.0, 0
+def _run_epoch(state: State, images: Array, labels: Array, order: Array, config: Config) -> State:
+    """Return the state after a pass over the images in `order`, not yet validated."""
+    started, done = time.perf_counter(), state.last.epoch
+    params, velocity = (Params(*map(np.copy, old)) for old in (state.params, state.velocity))
+    steps, loss, correct = math.ceil(len(order) / config.batch_size), 0.0, 0
     seen: list[tuple[Array, Array]] = []  # logits and labels whose loss is still to be computed
     with np.errstate(over="ignore", invalid="ignore"):  # train() reports what has diverged
         for step, (x, chosen) in enumerate(minibatches(images, order, config.batch_size)):
             y = labels[chosen]
-            learning_rate = learning_rate_at((number - 1 + step / steps) / config.epochs, config)
+            learning_rate = learning_rate_at((done + step / steps) / config.epochs, config)
             logits, gradients = network.gradients(params, x, y)
             sgd_step(params, velocity, gradients, learning_rate, config)
             seen.append((logits, y))
@@ -130,7 +120,14 @@ def _run_epoch(
                 seen.clear()
                 loss += float(cross_entropy(logits, y).sum(dtype=np.float64))
                 correct += int((logits.argmax(axis=1) == y).sum())
-    return loss / len(order), correct / len(order)
+    rate = learning_rate_at(done / config.epochs, config)
+    loss, accuracy, seconds = (
+        loss / len(order),
+        correct / len(order),
+        time.perf_counter() - started,
+    )
+    epoch = Epoch(done + 1, rate, loss, accuracy, None, None, seconds)
+    return dataclasses.replace(state, params=params, velocity=velocity, last=epoch)
 
 
 def sgd_step(
