@@ -87,9 +87,11 @@ def train(state: State, images: Array, labels: Array, config: Config) -> Iterato
         sound = epoch.train_loss < DIVERGED  # false for NaN as well
         sound = sound and all(np.abs(array).max() <= network.LARGEST for array in params)
         if sound and len(validation):
-            judged = evaluation.loss_and_accuracy(params, images, labels, validation)
-            figures = dict(zip(("validation_loss", "validation_accuracy"), judged, strict=True))
-            sound, epoch = judged[0] < DIVERGED, dataclasses.replace(epoch, **figures)
+            held_out = evaluation.loss_and_accuracy(params, images, labels, validation)
+            epoch = dataclasses.replace(
+                epoch, validation_loss=held_out[0], validation_accuracy=held_out[1]
+            )
+            sound = held_out[0] < DIVERGED
         if not sound:
             raise TrainingError(
                 f"training diverged in epoch {epoch.epoch}: lower the learning rate "
