@@ -77,8 +77,8 @@ def save(path: Path, state: State, history: list[Epoch], config: Config, data: s
 
 def load(path: Path, config: Config, data: str) -> tuple[State, list[Epoch]]:
     """Return the state at `path` and the history, or raise ModelFileError: what differs."""
-    arrays = npz.read(path, LIMITS)
     try:
+        arrays = npz.read(path, LIMITS)
         metadata = unpack(arrays["metadata"]) if "metadata" in arrays else {}
         if "history" not in metadata:
             raise ModelFileError("it is not a checkpoint")
