@@ -1,9 +1,9 @@
-"""Kill a training again and again, resume it until it is done, and compare with an unbroken run.
+"""Kill a training run at random moments, rerun it until done, and compare with an unbroken run.
 
     python benchmarks/trust.py --data-dir data [--epochs 150] [--kills 6]
 
-The data set has to be in the data directory. For SIGKILL, for SIGTERM and for SIGINT to the
-process group, it prints the exit codes, the epochs that each start found done, and whether the
+The data set must be in the data directory. For SIGKILL, SIGTERM, and SIGINT, each sent to the
+process group, it prints the exit codes, the epochs that each rerun finds done, and whether the
 model's SHA-256 and the metrics, apart from the seconds, are those of the unbroken run.
 """
 
