@@ -16,7 +16,7 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
     """Give a temporary file that becomes `path` if the block ends well, and is removed if not.
 
     A link stays a link, and an existing file keeps its permissions. A pipe, a device, and what
-    /dev or /proc leads to is appended to. An OSError becomes a MnistError that names `path`.
+    /dev/stdout or /proc lead to are appended to. An OSError becomes a MnistError naming `path`.
     """
     with _naming(path) as raw:
         if raw:
@@ -70,7 +70,7 @@ def _raw(path: Path) -> Path | int | None:
         if folder.startswith("/proc/"):
             return path
         if not path.is_symlink():
-            return path if folder == "/dev" or not (path.is_file() or path.is_dir()) else None
+            return None if path.is_file() or path.is_dir() else path
         path = path.parent / path.readlink()
     return None
 

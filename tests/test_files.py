@@ -43,13 +43,9 @@ def test_publish_replaces_the_whole_file(old: Path) -> None:
 
 
 def test_failing_block_leaves_the_old_file(old: Path) -> None:
-    def fail() -> None:
-        with files.publish(old) as file:
-            file.write(b"new")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
+    with contextlib.suppress(ZeroDivisionError), files.publish(old) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
 
     assert old.read_bytes() == b"old"
     assert names(old.parent) == ["file"]
@@ -196,17 +192,24 @@ def test_file_of_another_host_and_files_of_the_user_are_left_alone(old: Path) ->
 
 
 @pytest.mark.parametrize("plant", [lambda path: path.symlink_to("victim"), os.mkfifo])
-def test_what_was_planted_under_the_temporary_name_is_not_opened(
+def test_what_is_planted_under_the_temporary_name_is_not_opened(
     old: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
 ) -> None:
+    """Neither before the temporary file gets its name nor after."""
+    planted = old.with_name(f".file.{platform.node()}.{os.getpid()}.abababab.tmp")
     victim = old.with_name("victim")
     victim.write_bytes(b"precious")
-    monkeypatch.setattr(os, "urandom", lambda size: b"\xab" * size)
-    plant(old.with_name(f".file.{platform.node()}.{os.getpid()}.abababab.tmp"))
+    plant(planted)
 
-    write(old)
+    def name(size: int) -> bytes:
+        plant(planted)
+        return b"\xab" * size
 
-    assert old.read_bytes() == b"new"
+    monkeypatch.setattr(os, "urandom", name)
+    with pytest.raises(MnistError, match=r"cannot write .*/file: File exists"):
+        write(old)
+
+    assert old.read_bytes() == b"old"
     assert victim.read_bytes() == b"precious"
     assert names(old.parent) == ["file", "victim"]
 
@@ -222,8 +225,9 @@ with files.{}(pathlib.Path(sys.argv[1])) as file:
         print("printed", number, flush=True)
         file.write(b"streamed %d\\n" % number)
         file.flush()
+print("done")
 """
-LINES = [f"{word} {number}" for number in range(3) for word in ("printed", "streamed")]
+LINES = [f"{word} {number}" for number in range(3) for word in ("printed", "streamed")] + ["done"]
 
 
 @pytest.mark.parametrize("way", ["stream", "publish"])
