@@ -185,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         self.error(429, Retry_After="3600" if self.time % 2 else "9" * 5000)
 
     def broken_endlessly(self) -> None:
-        self.answer(500, 1 << 40)
+        self.answer(500, 16 * MIB)
         self.forever(bytes(self.server.chunk))
 
     def html(self) -> None:

@@ -23,11 +23,12 @@ import pytest
 from mnist_cli.data import download, idx, mirror, synthetic
 from mnist_cli.data.catalogue import DATASETS, MNIST, NAMES, Dataset, Done
 from mnist_cli.data.loading import load
-from mnist_cli.errors import DataError, DownloadError, MissingDataError
+from mnist_cli.errors import DataError, DownloadError
 from tests.faulty_server import MIB, PACKED, RAW, SMALL, FaultyServer, serving
 
 IMAGES, LABELS = NAMES["train"]
 FIRST = dataclasses.replace(SMALL, files=SMALL.files[:1])
+GOOD = PACKED[f"{IMAGES}.gz"]
 SIZE = sum(map(len, PACKED.values()))
 REPOSITORY = Path(__file__).parent.parent
 
@@ -97,7 +98,7 @@ def contents(target: Path) -> dict[str, bytes]:
 
 
 def test_good_mirror(server: FaultyServer, target: Path) -> None:
-    """Four verified files, each fetched once, each reported with its size and digest."""
+    """Four verified files, each fetched once, reported while it comes and when it is there."""
     heard = fetch(target, server.url("good"))
 
     assert RAW == contents(target)
@@ -107,13 +108,9 @@ def test_good_mirror(server: FaultyServer, target: Path) -> None:
     ] == heard.done
     assert SIZE == server.sent
     assert [] == heard.notices + heard.important
-
-
-def test_progress_grows_to_the_length_of_the_gz(server: FaultyServer, target: Path) -> None:
-    heard = fetch(target, server.url("good"))
     received = [count for name, count in heard.received if name == IMAGES]
     assert sorted(received) == received
-    assert (0, len(PACKED[f"{IMAGES}.gz"])) == (received[0], received[-1])
+    assert (0, len(GOOD)) == (received[0], received[-1])
     assert len(received) > 3
 
 
@@ -177,12 +174,15 @@ def test_no_good_mirror(server: FaultyServer, target: Path, tmp_path: Path) -> N
 
 
 def test_failed_mirror_is_asked_last_from_then_on(server: FaultyServer, target: Path) -> None:
-    heard = fetch(target, server.url("stalled"), server.url("missing"), server.url("good"))
+    """Those of the data set are asked where none is named."""
+    mirrors = tuple(map(server.url, ("stalled", "missing", "good")))
+    heard = fetch(target, dataset=dataclasses.replace(SMALL, mirrors=mirrors))
     assert RAW == contents(target)
     assert 2 == len(heard.notices)
     assert ["stalled", "missing", "good", "good", "good", "good"] == [
         path.split("/")[1] for path, _ in server.asked
     ]
+    assert f"bytes={len(GOOD) // 2}-" == server.asked[2][1]  # what stalled is continued
 
 
 @pytest.mark.parametrize(
@@ -231,36 +231,17 @@ def test_passing_fault_is_put_up_with(server: FaultyServer, target: Path, fault:
     assert server.sent < 40 * MIB
 
 
-def test_slow_and_steady_mirror_is_not_given_up(
-    target: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rate", "notices"), [(10_240, 0), (1 << 20, 1)])
+def test_mirror_is_given_up_by_its_mean_rate(
+    server: FaultyServer, target: Path, monkeypatch: pytest.MonkeyPatch, rate: int, notices: int
 ) -> None:
-    """It takes longer than it may be silent."""
+    """Not for taking longer than it may be silent."""
     monkeypatch.setattr(mirror, "STALL_SECONDS", 0.5)
-    with serving(FaultyServer(chunk=4096)) as server:
-        assert [] == fetch(target, server.url("slow"), dataset=FIRST).notices
+    monkeypatch.setattr(mirror, "RATE", rate)
+    server.chunk = 4096
+    heard = fetch(target, server.url("slow"), server.url("good"), dataset=FIRST)
     assert {IMAGES: RAW[IMAGES]} == contents(target)
-
-
-def test_mean_rate_is_bounded(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same server is given up where more bytes a second are asked for."""
-    monkeypatch.setattr(mirror, "STALL_SECONDS", 0.5)
-    monkeypatch.setattr(mirror, "RATE", 1 << 20)
-    slow = pytest.raises(DownloadError, match="too slow: ")
-    with serving(FaultyServer(chunk=4096)) as server, slow:
-        fetch(target, server.url("slow"), dataset=FIRST)
-
-
-def test_retries_end(server: FaultyServer, target: Path) -> None:
-    with pytest.raises(DownloadError):
-        fetch(target, server.url("broken"))
-    assert 4 == len(server.asked)
-
-
-def test_built_in_mirrors(server: FaultyServer, target: Path) -> None:
-    """Without a mirror named, those of the data set are tried in turn."""
-    dataset = dataclasses.replace(SMALL, mirrors=(server.url("missing"), server.url("good")))
-    assert 1 == len(fetch(target, dataset=dataset).notices)
-    assert RAW == contents(target)
+    assert notices == len(heard.notices)
 
 
 @pytest.mark.parametrize("bypassed", [False, True])
@@ -318,7 +299,7 @@ def test_wrong_certificates_are_a_fault_of_the_mirror(
     if kind == "invalid":
         bundle.write_text("rubbish")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    partial(target, PACKED[f"{IMAGES}.gz"][:300_000])
+    partial(target, GOOD[:300_000])
     assert 1 == len(fetch(target, "https://127.0.0.1:1/", server.url("good")).notices)
     assert RAW == contents(target)
     assert ("good", "bytes=300000-") == asked_for_images(server)[0]
@@ -388,12 +369,6 @@ def test_folder(
     assert RAW == contents(target)
 
 
-def test_recompressed_files_are_official(target: Path, tmp_path: Path) -> None:
-    put(tmp_path / "mirror", {f"{n}.gz": gzip.compress(data, 1) for n, data in RAW.items()})
-    fetch(target, str(tmp_path / "mirror"))
-    assert RAW == contents(target)
-
-
 def test_missing_file_of_a_folder_is_named_with_its_path(target: Path, tmp_path: Path) -> None:
     expected = f"{tmp_path}: no {tmp_path / IMAGES}, plain or .gz, nor in {tmp_path / 'mnist'}; "
     with pytest.raises(DownloadError) as error:
@@ -401,31 +376,24 @@ def test_missing_file_of_a_folder_is_named_with_its_path(target: Path, tmp_path:
     assert expected in str(error.value)
 
 
-@pytest.mark.parametrize("fault", ["cut", "flipped", "other", "longer", "directory", "pipe"])
+BAD = {
+    "cut": GOOD[:-9],
+    "flipped": GOOD[:2000] + bytes([GOOD[2000] ^ 1]) + GOOD[2001:],
+    "other": gzip.compress(RAW[IMAGES][:-1] + b"\xff"),
+    "longer": gzip.compress(RAW[IMAGES] + bytes(64 * MIB)),
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
 def test_bad_file_of_a_folder_is_passed_over(
-    target: Path, tmp_path: Path, server: FaultyServer, fault: str
+    target: Path, tmp_path: Path, server: FaultyServer, content: bytes
 ) -> None:
     mirror = tmp_path / "mirror"
-    put(mirror, PACKED)
-    path, good = mirror / f"{IMAGES}.gz", PACKED[f"{IMAGES}.gz"]
-    if fault in ("directory", "pipe"):
-        path.unlink()
-    match fault:
-        case "cut":
-            path.write_bytes(good[:-9])
-        case "flipped":
-            path.write_bytes(good[:2000] + bytes([good[2000] ^ 1]) + good[2001:])
-        case "other":
-            path.write_bytes(gzip.compress(RAW[IMAGES][:-1] + b"\xff"))
-        case "longer":
-            path.write_bytes(gzip.compress(RAW[IMAGES] + bytes(64 * MIB)))
-        case "directory":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
+    put(mirror, PACKED | {f"{IMAGES}.gz": content})
     heard = fetch(target, str(mirror), server.url("good"))
     assert RAW == contents(target)
-    assert [f"{IMAGES}: {mirror}: {path} is not the official file"] == heard.notices
+    expected = f"{IMAGES}: {mirror}: {mirror / IMAGES}.gz is not the official file"
+    assert [expected] == heard.notices
 
 
 # Resuming
@@ -441,7 +409,7 @@ def asked_for_images(server: FaultyServer) -> list[tuple[str, str | None]]:
 
 
 def test_partial_file_is_continued(server: FaultyServer, target: Path) -> None:
-    partial(target, PACKED[f"{IMAGES}.gz"][:300_000])
+    partial(target, GOOD[:300_000])
     heard = fetch(target, server.url("good"))
     assert RAW == contents(target)
     assert [("good", "bytes=300000-")] == asked_for_images(server)
@@ -449,19 +417,11 @@ def test_partial_file_is_continued(server: FaultyServer, target: Path) -> None:
     assert (IMAGES, 300_000) == heard.received[0]
 
 
-def test_partial_file_is_continued_from_the_next_mirror(
-    server: FaultyServer, target: Path
-) -> None:
-    half = len(PACKED[f"{IMAGES}.gz"]) // 2
-    fetch(target, server.url("stalled"), server.url("good"), dataset=FIRST)
-    assert [("stalled", None), ("good", f"bytes={half}-")] == asked_for_images(server)
-
-
 @pytest.mark.parametrize("fault", ["html", "missing", "broken", "too_long", "silent"])
 def test_worthless_answer_costs_no_partial_file(
     server: FaultyServer, target: Path, fault: str
 ) -> None:
-    partial(target, PACKED[f"{IMAGES}.gz"][:300_000])
+    partial(target, GOOD[:300_000])
     fetch(target, server.url(fault), server.url("good"), dataset=FIRST)
     assert {IMAGES: RAW[IMAGES]} == contents(target)
     assert ("good", "bytes=300000-") == asked_for_images(server)[-1]
@@ -471,14 +431,14 @@ def test_mirror_that_always_cuts_is_asked_four_times(server: FaultyServer, targe
     with pytest.raises(DownloadError, match="cut at byte 376989 of 402122"):
         fetch(target, server.url("cut_always"))
     assert 4 == len(server.asked)
-    assert PACKED[f"{IMAGES}.gz"][:376989] == contents(target)[f".{IMAGES}.gz.part"]
+    assert GOOD[:376989] == contents(target)[f".{IMAGES}.gz.part"]
 
 
 @pytest.mark.parametrize("fault", ["unsatisfiable", "wrong_range", "recompressed", "wrong_rest"])
 def test_file_comes_from_zero_where_it_cannot_be_continued(
     server: FaultyServer, target: Path, fault: str
 ) -> None:
-    partial(target, PACKED[f"{IMAGES}.gz"][:300_000])
+    partial(target, GOOD[:300_000])
     assert [] == fetch(target, server.url(fault)).notices
     assert RAW == contents(target)
     assert "bytes=300000-" == asked_for_images(server)[0][1]
@@ -486,7 +446,7 @@ def test_file_comes_from_zero_where_it_cannot_be_continued(
 
 @pytest.mark.parametrize("size", [1000, 402_122, 500_000])
 def test_rotten_partial_file_is_discarded(server: FaultyServer, target: Path, size: int) -> None:
-    assert 402_122 == len(PACKED[f"{IMAGES}.gz"])
+    assert 402_122 == len(GOOD)
     partial(target, b"\x1f\x8b" + bytes(size - 2))
     assert [] == fetch(target, server.url("good")).notices
     assert RAW == contents(target)
@@ -500,7 +460,7 @@ def test_mirror_with_wrong_bytes_is_given_up(server: FaultyServer, target: Path)
 
 
 def test_whole_partial_file_is_not_fetched(server: FaultyServer, target: Path) -> None:
-    partial(target, PACKED[f"{IMAGES}.gz"])
+    partial(target, GOOD)
     fetch(target, server.url("good"))
     assert RAW == contents(target)
     assert [] == asked_for_images(server)
@@ -534,52 +494,41 @@ def test_intact_files_are_left_alone(server: FaultyServer, target: Path) -> None
     assert [] == server.asked
 
 
-@pytest.mark.parametrize("dotted", [True, False])
-def test_recompressed_copies_are_unpacked_beside(
-    server: FaultyServer, target: Path, dotted: bool
-) -> None:
-    copies = {f"{n}.gz": gzip.compress(data, 1) for n, data in RAW.items()}
-    copies = {n.replace("-idx", ".idx") if dotted else n: c for n, c in copies.items()}
+@pytest.mark.parametrize("form", ["{}-idx{}", "{}-idx{}.gz", "{}.idx{}.gz"])
+def test_recompressed_copies_are_unpacked(server: FaultyServer, target: Path, form: str) -> None:
+    names = {name: form.format(*name.split("-idx")) for name in RAW}
+    copies = {names[name]: gzip.compress(data, 1) for name, data in RAW.items()}
     put(target, copies)
     assert ["verified"] * 4 == fetch(target, server.url("good")).statuses
-    assert RAW | copies == contents(target)
-    assert [] == server.asked
-
-
-def test_gzip_under_plain_name_is_unpacked_in_place(server: FaultyServer, target: Path) -> None:
-    put(target, {name: PACKED[f"{name}.gz"] for name in RAW})
-    assert ["verified"] * 4 == fetch(target, server.url("good")).statuses
-    assert RAW == contents(target)
+    assert copies | RAW == contents(target)
     assert [] == server.asked
 
 
 OWN = {
-    "other labels": RAW[LABELS][:99] + b"\x07\x07\x07" + RAW[LABELS][102:],
-    "fewer": b"\0\0\x08\x01\0\0\0\x03\1\2\3",
-    "truncated": RAW[LABELS][:-1],
-    "empty": b"",
-    "html": b"<!DOCTYPE html>",
-    "longer": RAW[LABELS] + b"\0",
-    "damaged gzip": PACKED[f"{LABELS}.gz"][:-3],
+    "other labels": (LABELS, RAW[LABELS][:99] + b"\x07\x07\x07" + RAW[LABELS][102:]),
+    "fewer": (LABELS, b"\0\0\x08\x01\0\0\0\x03\1\2\3"),
+    "truncated": (LABELS, RAW[LABELS][:-1]),
+    "empty": (LABELS, b""),
+    "html": (LABELS, b"<!DOCTYPE html>"),
+    "damaged gzip": (f"{LABELS}.gz", PACKED[f"{LABELS}.gz"][:-3]),
+    "dotted": (LABELS.replace("-idx", ".idx"), b"mine"),
 }
 
 
 @pytest.mark.parametrize("force", [True, False])
-@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
+@pytest.mark.parametrize(("name", "own"), OWN.values(), ids=OWN)
 def test_other_file_is_moved_aside(
-    server: FaultyServer, target: Path, own: bytes, force: bool
+    server: FaultyServer, target: Path, name: str, own: bytes, force: bool
 ) -> None:
     """Never overwritten, and its new name is told; the others are not fetched again."""
-    put(target, RAW | {LABELS: own})
+    put(target, {n: data for n, data in RAW.items() if n != LABELS} | {name: own})
 
     heard = fetch(target, server.url("good"), force=force)
 
-    assert RAW | {f"{LABELS}.moved-1": own} == contents(target)
-    assert [None, f"{LABELS}.moved-1", None, None] == [done.moved for done in heard.done]
-    assert [f"{target / LABELS} is not official: moved to {LABELS}.moved-1"] == heard.important
-    if not force:
-        assert ["verified", "downloaded", "verified", "verified"] == heard.statuses
-        assert [(f"/good/{LABELS}.gz", None)] == server.asked
+    assert RAW | {f"{name}.moved-1": own} == contents(target)
+    assert [None, f"{name}.moved-1", None, None] == [done.moved for done in heard.done]
+    assert [f"{target / name} is not official: moved to {name}.moved-1"] == heard.important
+    assert (force or [(f"/good/{LABELS}.gz", None)]) in (True, server.asked)
 
 
 def test_moved_files_do_not_replace_each_other(server: FaultyServer, target: Path) -> None:
@@ -590,39 +539,17 @@ def test_moved_files_do_not_replace_each_other(server: FaultyServer, target: Pat
     assert RAW | moved == contents(target)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ""])
-def test_other_spellings_are_moved_aside_as_well(
-    server: FaultyServer, target: Path, suffix: str
-) -> None:
-    name = f"{LABELS.replace('-idx', '.idx')}{suffix}"
-    put(target, {name: b"mine"})
-    heard = fetch(target, server.url("good"))
-    assert RAW | {f"{name}.moved-1": b"mine"} == contents(target)
-    assert f"{name}.moved-1" == heard.done[1].moved
-
-
-@pytest.mark.parametrize("kind", ["directory", "pipe", "link", "link to nothing"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("own")])
 def test_anything_but_a_file_is_moved_aside(
-    server: FaultyServer, target: Path, tmp_path: Path, kind: str
+    server: FaultyServer, target: Path, make: Callable[[Path], None]
 ) -> None:
-    put(target, {})
-    path = target / LABELS
-    match kind:
-        case "directory":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case _:
-            path.symlink_to(tmp_path / "own")
-    if kind == "link":
-        (tmp_path / "own").write_bytes(b"mine")
-    before = path.lstat().st_ino
-
+    put(target, {"own": b"mine"})
+    make(target / LABELS)
+    before = (target / LABELS).lstat().st_ino
     fetch(target, server.url("good"))
-
-    assert RAW[LABELS] == path.read_bytes()
+    assert RAW[LABELS] == (target / LABELS).read_bytes()
     assert before == (target / f"{LABELS}.moved-1").lstat().st_ino
-    assert (kind != "link") or b"mine" == (tmp_path / "own").read_bytes()
+    assert b"mine" == (target / "own").read_bytes()
 
 
 @pytest.mark.parametrize("force", [True, False])
@@ -649,14 +576,6 @@ def test_force_fetches_official_files_again(server: FaultyServer, target: Path) 
     assert SIZE == server.sent
 
 
-def test_good_copy_saves_the_fetching(server: FaultyServer, target: Path) -> None:
-    put(target, RAW | {IMAGES: b"", f"{IMAGES}.gz": PACKED[f"{IMAGES}.gz"]})
-    heard = fetch(target, server.url("good"))
-    assert RAW[IMAGES] == (target / IMAGES).read_bytes()
-    assert (f"{IMAGES}.moved-1", "verified") == (heard.done[0].moved, heard.done[0].status)
-    assert [] == server.asked
-
-
 def test_other_files_are_refused_where_none_may_be_moved(
     server: FaultyServer, target: Path
 ) -> None:
@@ -672,7 +591,7 @@ def test_other_files_are_refused_where_none_may_be_moved(
 
 def test_load_and_download_agree_on_a_truncated_file(server: FaultyServer, target: Path) -> None:
     put(target, RAW | {IMAGES: RAW[IMAGES][:-1]})
-    with pytest.raises(DataError, match="with this one moved aside: mnist-cli download "):
+    with pytest.raises(DataError, match="with any others moved aside: mnist-cli download"):
         load("mnist", "train", target.parent)
     fetch(target, server.url("good"))
     assert 900 == len(load("mnist", "train", target.parent).labels)
@@ -806,17 +725,6 @@ def test_eight_processes_at_once_fetch_once(target: Path, real_data: Path) -> No
     assert {"", f"waiting for another download into {target}\n"} >= {err for _, err in outputs}
 
 
-def test_killed_process_leaves_no_lock(server: FaultyServer, target: Path) -> None:
-    process = start(command(target, server.url("silent")))
-    while not server.asked:
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
-    assert (target / ".lock").exists()
-    assert 0 == run(command(target, server.url("good")))[0]
-    assert RAW == contents(target)
-
-
 def test_download_works_without_fcntl(server: FaultyServer, target: Path) -> None:
     """As on Windows."""
     args = command(target, server.url("good"))
@@ -852,7 +760,7 @@ def assert_refused(result: tuple[int, str, str], *words: str) -> None:
 
 @pytest.mark.parametrize("limit", [100_000, 500_000])
 def test_full_disk(server: FaultyServer, target: Path, limit: int) -> None:
-    """With room for a part of the .gz, or for it alone, old files stay and no scraps are left."""
+    """With room for a part of the .gz, or for it alone, old files and what has come stay."""
     there = {LABELS: RAW[LABELS], IMAGES: b"damaged"}
     put(target, there)
     result = run(
@@ -862,9 +770,9 @@ def test_full_disk(server: FaultyServer, target: Path, limit: int) -> None:
     needed = sum(file.size + file.gz_size for file in SMALL.files)
     space = f"{target} has to be writable with {needed} bytes free"
     assert_refused(result, "File too large", space)
-    whole = limit > SMALL.files[0].gz_size
-    kept = {f".{name}.part": data for name, data in PACKED.items() if LABELS not in name}
-    assert there | (kept if whole else {}) == contents(target)
+    left = contents(target)
+    assert GOOD.startswith(left[f".{IMAGES}.gz.part"])
+    assert there == {name: data for name, data in left.items() if not name.endswith(".part")}
 
 
 @pytest.fixture
@@ -974,12 +882,3 @@ def test_train_downloads_what_is_missing_but_moves_nothing(
     (target / LABELS).unlink()
     assert 0 == run(args)[0]
     assert RAW == contents(target)
-
-
-def test_missing_data_comes_with_the_command_that_gets_it(
-    server: FaultyServer, tmp_path: Path
-) -> None:
-    with pytest.raises(MissingDataError, match="mnist-cli download --dataset mnist --data-dir"):
-        load("mnist", "train", tmp_path)
-    fetch(tmp_path / "mnist", server.url("good"))
-    assert 900 == len(load("mnist", "train", tmp_path).labels)

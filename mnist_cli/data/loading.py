@@ -41,18 +41,18 @@ def load(name: str, split: str, data_dir: Path) -> Split:
     missing = [file for file in NAMES[split] if not found[file]]
     if missing:
         names = " and no ".join(missing)
-        raise MissingDataError(f"no {names} in {directory}; get it: {download_command(directory)}")
+        raise MissingDataError(f"no {names} in {directory}; {hint(directory)}")
     try:
         return _read(*(found[file][0] for file in NAMES[split]))
     except DataError as error:
-        hint = "get the official file, with this one moved aside"
-        raise DataError(f"{error}; {hint}: {download_command(directory)}") from error
+        raise DataError(f"{error}; {hint(directory)}") from error
 
 
-def download_command(directory: Path) -> str:
-    """Return the command that puts the official files in `directory`."""
+def hint(directory: Path) -> str:
+    """Say how to get the official files."""
     data_dir = shlex.quote(str(directory.parent))
-    return f"mnist-cli download --dataset {directory.name} --data-dir {data_dir}"
+    command = f"mnist-cli download --dataset {directory.name} --data-dir {data_dir}"
+    return f"get the official files, with any others moved aside: {command}"
 
 
 def find(directory: Path, name: str) -> list[Path]:

@@ -122,7 +122,7 @@ def receive(url: str, file: File, offset: int) -> Iterator[tuple[int, bytes]]:
         raise CutError(_reason(error)) from error
     except ValueError as error:
         raise MirrorError("cannot use its URL, or that of a redirect or proxy") from error
-    except (OSError, HTTPError) as error:
+    except (OSError, HTTPError, MemoryError) as error:
         raise MirrorError(_reason(error)) from error
 
 
@@ -141,7 +141,7 @@ def _ask(
         stream=True,
         timeout=CONNECT_SECONDS,
         proxies=get_environ_proxies(url),
-        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        verify=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True,
     )
 
 
