@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
+from mnist_cli import inputs
 from mnist_cli.data import loading
-from mnist_cli.inputs import normalize
 
 TOLERANCE = 2e-6
 
@@ -27,7 +27,7 @@ def figures(model: Path, data_dir: Path, split: str) -> dict[str, Any]:
         metadata = json.loads(str(arrays["metadata"]))
         W, b = arrays["W"].astype(float), arrays["b"].astype(float)
     data = loading.load(metadata["dataset"], split, data_dir)
-    images = normalize.normalize(data.images, metadata["normalize"])
+    images = inputs.apply(data.images, metadata["normalize"], metadata["features"])
     logits = images.reshape(-1, 784) / 255 @ W + b
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs /= probs.sum(axis=1, keepdims=True)

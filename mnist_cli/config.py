@@ -9,7 +9,8 @@ from typing import Any
 from mnist_cli.errors import ConfigError
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "synthetic")
-NORMALIZATIONS = ("none", "deskew", "moment")
+NORMALIZATIONS = ("none", "deskew")
+FEATURES = ("pixels", "directions")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -53,6 +54,7 @@ class Config:
         0, "Stop after this many epochs without a lower validation loss (0: never).", 0
     )
     normalize: str = _choice("none", "Normalization of each image.", NORMALIZATIONS)
+    features: str = _choice("pixels", "What the network sees of each image.", FEATURES)
     seed: int = _number(0, "Seed of everything random.", 0)
 
     def __post_init__(self) -> None:
@@ -68,6 +70,10 @@ NOUNS: dict[object, str] = {int: "an integer", float: "a number", str: "a string
 
 def check(name: str, value: object) -> None:
     """Raise ConfigError if the hyperparameter `name` cannot be `value`."""
+    if (name, value) == ("normalize", "moment"):
+        raise ConfigError(
+            "normalize moment was removed in 0.2.0: use --normalize deskew --features directions"
+        )
     kind, rule = FIELDS[name].type, FIELDS[name].metadata["rule"]
     fits = isinstance(value, (int, float) if kind is float else kind)  # type: ignore[arg-type]
     if isinstance(value, bool) or not fits:

@@ -96,7 +96,7 @@ def test_any_unknown_key_is_refused_in_a_short_line(file: Path, key: str) -> Non
 
 INTEGERS = ("epochs", "batch_size", "validation_size", "patience", "seed")
 NUMBERS = ("learning_rate", "momentum", "weight_decay")
-STRINGS = ("dataset", "schedule", "normalize")
+STRINGS = ("dataset", "schedule", "normalize", "features")
 
 
 def test_the_three_types_make_up_the_config() -> None:

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from mnist_cli import __version__
-from mnist_cli.config import DATASETS, NORMALIZATIONS, Config, unique
+from mnist_cli.config import Config, check, unique
 from mnist_cli.errors import ConfigError, ModelFileError
 from mnist_cli.functional import Array
 from mnist_cli.network import CLASSES, INPUTS, LARGEST, Params
 from mnist_cli.storage import npz
 
 FORMAT = 1
-FEATURES = ("pixels", "directions")
-CHOICES = {"dataset": DATASETS, "normalize": NORMALIZATIONS, "features": FEATURES}
 # Bytes in a model's or checkpoint's member: W once in float64 or three times in float32, and
 # metadata with 160 characters for each of 100,000 epochs.
 LIMITS = {"W": 3 * 4 * INPUTS * CLASSES + 4096, "b": 4096, "metadata": 4 * 160 * 100_000 + 4096}
@@ -53,16 +51,16 @@ def load(path: str | Path) -> Model:
         metadata = unpack(arrays["metadata"]) if "metadata" in arrays else {}
         if "history" in metadata:
             raise ModelFileError("it is a checkpoint, not a model; finish the training to get one")
-        named = {name: metadata[name] for name in CHOICES if name in metadata}
+        names = ("dataset", "normalize", "features")
+        named = {name: metadata[name] for name in names if name in metadata}
         for name, value in named.items():
-            if value not in CHOICES[name]:
-                raise ModelFileError(f"unknown {name} {ascii(value)[:40]}")
+            check(name, value)
         config = Config(**metadata["config"]) if metadata.get("config") else None
         metrics = dict(metadata.get("metrics", {}))
         return Model(to_params(arrays), **named, config=config, metrics=metrics)
-    except (ConfigError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: invalid config or metrics in the metadata") from error
-    except ModelFileError as error:
+    except (ConfigError, ModelFileError) as error:
         raise ModelFileError(f"{path}: {error}") from error
 
 
