@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from mnist_cli import functional
 from mnist_cli.functional import Array
+from mnist_cli.gradcheck import central_difference, check_gradient
 from mnist_cli.network import Params, forward, gradients
-from tests.gradients import central_difference, check_gradient
 
 examples = settings(deadline=None, max_examples=60)
 
