@@ -22,7 +22,7 @@ command line, then in the environment, then in the config file, then in the defa
 | 0 | done |
 | 1 | it could not be done; one line `Error: …` says what was wrong, where, and what to do |
 | 2 | wrong usage, a bad config included |
-| 3 | the accuracy is below `--min-accuracy` |
+| 3 | judged and found wanting: accuracy below `--min-accuracy`, a mistake by `gradcheck` |
 | 135 | killed by SIGBUS: a data file became shorter while it was in use |
 | 130, 143 | interrupted by SIGINT (Ctrl-C), terminated by SIGTERM |
 """

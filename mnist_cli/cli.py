@@ -5,8 +5,10 @@ What is slow to import is imported in the command that needs it, so that `--help
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import math
 import os
 import sys
@@ -71,15 +73,15 @@ def _output_options(command: Command) -> Command:
 
     json_help = "Print the result as one JSON document."
     wrapped = click.option("--json", is_flag=True, help=json_help)(wrapped)
-    return click.option("-q", "--quiet", is_flag=True, help="Print only errors on stderr.")(
-        wrapped
-    )
+    return click.option("-q", "--quiet", is_flag=True, help="Print only errors.")(wrapped)
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     """Put a config file's values where Click looks for them after flags and environment."""
-    if path is not None:
-        ctx.default_map = {**(ctx.default_map or {}), **config.load(path)}
+    try:
+        ctx.default_map = {**(ctx.default_map or {}), **(config.load(path) if path else {})}
+    except MnistError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _no_resume(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -126,7 +128,7 @@ _model = click.argument("model", type=click.Path(path_type=Path))
         "show_default": True,
     },
 )
-@click.version_option(__version__, prog_name="mnist-cli")
+@click.version_option(__version__, prog_name="mnist-cli", allow_from_autoenv=False)
 def cli() -> None:
     """Train, evaluate and apply softmax regression on MNIST.
 
@@ -196,29 +198,33 @@ def train(
     from mnist_cli.storage.model_file import Model, save
 
     split = _training_split(settings, data_dir, mirror, offline, out)
-    images = cache.cached(split.images, settings.normalize, data_dir / settings.dataset)
+    with out.bar(desc="inputs", total=len(split.images), unit="image", delay=0.2) as bar:
+        directory = data_dir / settings.dataset
+        images = cache.cached(split.images, settings, directory, bar.update)
     states = run(
         images, split.labels, settings, checkpoint_file=checkpoint, metrics_file=metrics_file
     )
     state, history = _show_epochs(states, settings.epochs, checkpoint, out)
     params, kept = state.final(settings)
     figures = {name: getattr(kept, name) for name in _FIGURES}
-    metrics = {"epoch": kept.epoch} | figures
-    named = {"dataset": settings.dataset, "normalize": settings.normalize}
-    save(output, Model(params, **named, config=settings, metrics=metrics))
+    named = {name: getattr(settings, name) for name in ("dataset", "normalize", "features")}
+    save(output, Model(params, **named, config=settings, metrics=figures))
     if plot:
         from mnist_cli.output import plots
 
-        plots.training(plot, history)
+        plots.training(plot, f"{output} on {settings.dataset}", history, kept.epoch)
     seconds = math.fsum(epoch.seconds for epoch in history)
     images_seen = len(history) * (len(images) - settings.validation_size)
     document = {"model": str(output), "dataset": settings.dataset, "epochs": len(history)}
     document |= figures | {"seconds": seconds, "images_per_second": images_seen / seconds}
     out.document(document | {"config": dataclasses.asdict(settings)})
-    out.result(f"{output} holds the parameters of epoch {kept.epoch}.")
+    out.written(metrics_file, "the figures of each epoch")
+    out.written(checkpoint, f"the state after epoch {len(history)}")
+    out.written(plot, "the loss and accuracy curves")
+    out.written(output, f"the parameters of epoch {kept.epoch}")
 
 
-_FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+_FIGURES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 def _check_outputs(*paths: Path | None, plot: Path | None) -> None:
@@ -262,17 +268,19 @@ def _show_epochs(
     state, history = next(states)
     if history:
         out.note(f"Resuming after epoch {len(history)}.")
+    resumed = len(history)
     try:
-        with out.bar(total=epochs, initial=len(history), unit="epoch") as bar:
+        with out.bar(total=epochs, initial=resumed) as bar:
             for state, history in states:  # noqa: B007
-                bar.clear()
-                out.result(report.epoch_line(history[-1], epochs))
-                bar.update()
+                head, row = report.epoch_lines(history[-1], epochs)
+                bar.n = len(history)
+                out.result(f"{head}\n{row}" if bar.n == resumed + 1 else row)  # over the bar
+                bar.refresh()
     except console.Interrupted as interrupted:
-        interrupted.when = f" after epoch {len(history)}"
+        saved = "nothing was saved: use --checkpoint FILE to resume"
         if checkpoint:
-            resume = f"to resume, run the same command again (state in {checkpoint})"
-            interrupted.when += f"; {resume}"
+            saved = f"state saved in {checkpoint}: the same command resumes"
+        interrupted.when = f" after epoch {len(history)}; {saved}"
         raise
     return state, history
 
@@ -283,12 +291,14 @@ def _show_epochs(
 @_data_dir("EVALUATE")
 @_choice("--split", ("test", "train"), default="test", help="Images to evaluate on.")
 @_choice("--normalize", config.NORMALIZATIONS, help="Normalization. Default: the model's own.")
+@_choice("--features", config.FEATURES, help="Features. Default: the model's own.")
 @click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1),
     metavar="FRACTION",
     help="Exit with 3 if the accuracy is lower.",
 )
+@_path("--mistakes", help="JSON Lines file to write, one object per mistake.")
 @_path("--plot", help="Figure of the evaluation to draw: .png, .svg or .pdf.")
 @_output_options
 def evaluate(
@@ -298,24 +308,30 @@ def evaluate(
     data_dir: Path,
     split: str,
     normalize: str | None,
+    features: str | None,
     min_accuracy: float | None,
+    mistakes: Path | None,
     plot: Path | None,
 ) -> int | None:
     """Evaluate a model on the test images."""
-    _check_outputs(plot=plot)
-    from mnist_cli import evaluation
+    _check_outputs(mistakes, plot=plot)
+    from mnist_cli import evaluation, files, inputs
     from mnist_cli.data import catalogue, loading
-    from mnist_cli.inputs import normalize as normalization
     from mnist_cli.output import report
     from mnist_cli.storage import model_file
 
     loaded = model_file.load(model)
-    for name, wanted in (("dataset", dataset), ("normalize", normalize)):
+    asked = {"dataset": dataset, "normalize": normalize, "features": features}
+    for name, wanted in asked.items():
         if wanted not in (None, own := getattr(loaded, name)):
             out.note(f"Warning: the model was trained with {name} {own}, not {wanted}.")
     dataset = dataset or loaded.dataset
     data = loading.load(dataset, split, data_dir)
-    images = normalization.normalize(data.images, normalize or loaded.normalize)
+    stages = (normalize or loaded.normalize, features or loaded.features)
+    images = data.images
+    if stages != ("none", "pixels"):
+        with out.bar(desc="inputs", total=len(images), unit="image") as bar:
+            images = inputs.apply(images, *stages, bar.update)
     result = evaluation.evaluate(loaded.params, images, data.labels)
     names = catalogue.DATASETS[dataset].label_names
     for warning in report.warnings(result):
@@ -323,12 +339,17 @@ def evaluate(
     out.document({"model": str(model), "dataset": dataset, "split": split} | result.to_json())
     title = f"{model} on {dataset}, {split} split"
     out.result(report.report(title, result, names, color=console.wants_color()))
+    if mistakes:
+        with files.publish(mistakes) as file:
+            file.writelines(report.json_line(mistake) for mistake in result.mistakes)
+        out.written(mistakes, f"{len(result.mistakes)} mistakes")
     if plot:
         from mnist_cli.output import plots
 
         plots.evaluation(plot, title, result, data.images, loaded.params.W, names)
+        out.written(plot, "the figure")
     if min_accuracy is not None and not result.accuracy >= min_accuracy:  # NaN fails, too
-        out.note(f"The accuracy {result.accuracy:.4f} is below {min_accuracy}.")
+        out.explain(f"The accuracy {result.accuracy} is below {min_accuracy}.")
         return 3
     return None
 
@@ -342,10 +363,10 @@ def evaluate(
 @_output_options
 def predict(out: Output, model: Path, images: tuple[Path, ...], show: bool) -> int:
     """Recognize the digit in each picture; - reads a picture from standard input."""
-    from mnist_cli import network
+    from mnist_cli import inputs, network
     from mnist_cli.data import catalogue
     from mnist_cli.inputs import pictures
-    from mnist_cli.inputs.normalize import normalize
+    from mnist_cli.output.report import below_one
     from mnist_cli.storage import model_file
 
     loaded = model_file.load(model)
@@ -357,23 +378,68 @@ def predict(out: Output, model: Path, images: tuple[Path, ...], show: bool) -> i
         except MnistError as error:
             console.fail(str(error), error.exit_code)
             continue
-        [seen] = normalize(prepared[None], loaded.normalize)
-        probs = network.predict(loaded.params, seen[None])[0].tolist()
+        upright = inputs.apply(prepared[None], loaded.normalize, "pixels")
+        seen = inputs.apply(upright, "none", loaded.features)
+        probs = network.predict(loaded.params, seen)[0].tolist()
         label = probs.index(max(probs))
         answer = {"image": str(path), "label": label, "probability": probs[label]}
         answer |= {"probabilities": probs}
         answer |= {"label_name": names[label]} if names else {}
         answers.append(answer)
-        out.result(f"{path}: {answer.get('label_name', label)} ({probs[label]:.1%})")
+        out.result(f"{path}: {answer.get('label_name', label)} ({below_one(probs[label], 3):.1%})")
         if show:
-            out.result(pictures.render(seen, color=console.wants_color()))
+            out.result(pictures.render(upright[0], color=console.wants_color()))
     out.document(answers)
     return int(len(answers) < len(images))
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_output_options
+def gradcheck(out: Output, file: Path) -> int | None:
+    """Check a softmax derivative of your own, and name the mistake in a wrong one."""
+    from mnist_cli import gradcheck as checker
+
+    checks, name = [], str(file)
+    try:
+        with contextlib.redirect_stdout(io.StringIO() if out.quiet else sys.stderr):
+            for name, function in checker.load(file).items():
+                checks += checker.check(function, name)
+    except console.Interrupted as interrupted:
+        interrupted.when = f" in {name}"
+        raise
+    wrong: dict[str, list[str]] = {}
+    for name, passed, _, mistake, message in checks:
+        line = f"{name}: {message}" if passed else f"{name}: {mistake}. {message}"
+        out.result(click.wrap_text(line, 80, subsequent_indent="    "))
+        if mistake:
+            wrong.setdefault(name, []).append(mistake)
+    for name, mistakes in wrong.items():
+        line = f"docs/softmax-jacobian.md explains {' and '.join(mistakes)}. Better:"
+        out.result(f"{click.wrap_text(line, 80)}\n    {checker.FUNCTIONS[name][1]}")
+    verdicts = [check._asdict() for check in checks]
+    out.document({"file": str(file), "passed": not wrong, "checks": verdicts})
+    return console.fail(f"wrong: {', '.join(wrong)}", 3) if wrong else None
+
+
+@cli.command()
+@_model
+@_path("-o", "--output", help="Web page to write.", default="page.html")
+@_data_dir("PAGE")
+@_output_options
+def page(out: Output, model: Path, output: Path, data_dir: Path) -> None:
+    """Write a web page to draw on that shows the model and its Jacobian at work."""
+    from mnist_cli.output import page
+    from mnist_cli.storage import model_file
+
+    size = page.write(output, model_file.load(model), str(model), data_dir)
+    out.document({"model": str(model), "page": str(output), "bytes": size})
+    out.result(f"{output} holds the page: open it in a browser and draw.")
+
+
 def main() -> None:
     """Run the program on the arguments of its command line, and exit."""
-    if not any(name in os.environ for name in THREADS):
+    if not any(map(os.environ.get, THREADS)):
         os.environ.update(dict.fromkeys(THREADS, "1"))
     console.set_up()
     cli()

@@ -35,3 +35,7 @@ class TrainingError(MnistError):
 
 class ImageError(MnistError):
     """A picture cannot be read, or shows no digit."""
+
+
+class ArrayError(MnistError, ValueError):
+    """Images or labels given from Python are not what the function takes."""

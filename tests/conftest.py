@@ -1,6 +1,7 @@
 """What all tests share: no network but the loopback, the real data, and the program itself."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from mnist_cli.cli import cli
 from mnist_cli.data import idx, loading
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Invoke = Callable[..., Result]
+QUICK = ("--offline", "--epochs", 2, "--validation-size", 100)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +94,7 @@ def data_dir(tmp_path: Path, digits: tuple[Any, Any]) -> Path:
 
 
 @pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Run a command in this process, in a temporary directory, and print what it said."""
     monkeypatch.chdir(tmp_path)
 
@@ -101,3 +104,16 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
         return result
 
     return call
+
+
+@pytest.fixture
+def model(invoke: Invoke, data_dir: Path, tmp_path: Path) -> Path:
+    """Train a model on the small data set."""
+    assert invoke("train", *QUICK, "-q").exit_code == 0
+    return tmp_path / "model.npz"
+
+
+def one_error(result: Result | subprocess.CompletedProcess[str]) -> str:
+    """Check that stderr is one line of error, and return it."""
+    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr), result.stderr
+    return result.stderr

@@ -136,32 +136,35 @@ def test_page_is_readable(page: Page) -> None:
 
 def test_training_run_is_drawn_epoch_by_epoch(tmp_path: Path) -> None:
     history = epochs(12)
-    figure = plots.training(tmp_path / "run.png", history)
+    figure = plots.training(tmp_path / "run.png", "m.npz on mnist", history, kept=7)
+    assert figure.get_suptitle() == "m.npz on mnist"
     assert ["loss", "accuracy"] == [axes.get_ylabel() for axes in figure.axes]
     for axes in figure.axes:
-        for line, split in zip(axes.lines, ("train", "validation"), strict=True):
+        *lines, mark = axes.lines
+        assert ([7, 7], "kept: epoch 7") == (mark.get_xdata(), mark.get_label())
+        for line, split in zip(lines, ("train", "validation"), strict=True):
             assert split == line.get_label()
             assert list(range(1, 13)) == list(np.asarray(line.get_xdata()))
             values = [getattr(epoch, f"{split}_{axes.get_ylabel()}") for epoch in history]
             assert values == list(np.asarray(line.get_ydata()))
-        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 2
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 2
 
 
 @pytest.mark.parametrize("history", [epochs(1), epochs(3, validation=False), epochs(200)])
 def test_run_of_any_length_is_drawn_without_a_warning(
     tmp_path: Path, history: Sequence[Epoch]
 ) -> None:
-    figure = plots.training(tmp_path / "run.png", history)
+    figure = plots.training(tmp_path / "run.png", "m.npz", history, 1)
     judged = history[0].validation_loss is not None
-    assert [1 + judged] * 2 == [len(axes.lines) for axes in figure.axes]
+    assert [2 + judged] * 2 == [len(axes.lines) for axes in figure.axes]
     assert all(tick == int(tick) for axes in figure.axes for tick in axes.get_xticks())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])
 def test_suffix_selects_the_format_and_the_bytes_repeat(tmp_path: Path, suffix: str) -> None:
     path, again = tmp_path / f"run{suffix}", tmp_path / f"again{suffix}"
-    plots.training(path, epochs(5))
-    plots.training(again, epochs(5))
+    plots.training(path, "m.npz", epochs(5), 5)
+    plots.training(again, "m.npz", epochs(5), 5)
     begin = {".svg": b"<?xml", ".pdf": b"%PDF-", ".png": b"\x89PNG"}[suffix.lower()]
     assert path.read_bytes().startswith(begin)
     assert path.read_bytes() == again.read_bytes()
@@ -196,16 +199,27 @@ def test_neither_display_nor_the_users_settings_matter(tmp_path: Path) -> None:
     environment = os.environ | {
         "DISPLAY": "",
         "MPLBACKEND": "windows-of-yore",
+        "SOURCE_DATE_EPOCH": "yesterday",
         "MPLCONFIGDIR": str(tmp_path / "file" / "not-a-directory"),
     }
     code = """if True:
         from pathlib import Path
         from mnist_cli import training
         from mnist_cli.output import plots
-        plots.training(Path("theirs.png"), [training.Epoch(1, 0.1, 1, 0.5, 1.1, 0.4, 0.1)])
+        plots.training(Path("theirs.png"), "m", [training.Epoch(1, 0.1, 1, 0.5, 1.1, 0.4, 0.1)], 1)
     """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    plots.training(tmp_path / "mine.png", epochs(1))
+    plots.training(tmp_path / "mine.png", "m", epochs(1), 1)
     assert (tmp_path / "mine.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()
+
+
+def test_unreadable_settings_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+    code = (
+        "from mnist_cli.output import plots; from pathlib import Path; plots.check(Path('a.png'))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "MnistError: cannot draw a.png, as matplotlib does not load: " in done.stderr

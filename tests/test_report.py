@@ -13,7 +13,8 @@ from mnist_cli.data import catalogue
 from mnist_cli.evaluation import Evaluation, evaluate
 from mnist_cli.functional import Array
 from mnist_cli.network import Params
-from mnist_cli.output.report import report, warnings
+from mnist_cli.output.report import below_one, epoch_lines, report, warnings
+from mnist_cli.training import Epoch
 
 FASHION = catalogue.FASHION_MNIST.label_names
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -40,6 +41,29 @@ def with_errors(errors: dict[tuple[int, int], int], hits: int = 100) -> Evaluati
     for cell, count in errors.items():
         matrix[cell] = count
     return of_matrix(matrix)
+
+
+@pytest.mark.parametrize("judged", [(None, None), (2302.58, 1.0)])
+@pytest.mark.parametrize("epochs", [1, 12, 10**9])
+def test_epochs_are_a_table_of_80_columns(epochs: int, judged: tuple[Any, Any]) -> None:
+    """Each figure ends below its name; so do those of other epochs."""
+    lines: list[str] = []
+    for number in (1, epochs):
+        lines += epoch_lines(Epoch(number, 0.1, 2302.58, 0.99999, *judged, 1234.5), epochs)
+    assert lines[0] == lines[2]
+    ends = [[found.end() for found in re.finditer(r"\S+( loss)?", line)] for line in lines]
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= 80
+    assert ends[0] == ends[3]
+    assert [f"{epochs}/{epochs}", "2302.5800", "99.99%"] == lines[3].split()[:3]
+
+
+def test_nothing_less_than_one_is_rounded_to_one() -> None:
+    assert f"{below_one(0.99999, 4):.2%}" == f"{below_one(0.9999, 4):.2%}" == "99.99%"
+    assert f"{below_one(1.0, 4):.2%}" == "100.00%"
+    text = "\n".join(lines_of(with_errors({(0, 1): 1}, hits=100_000)))
+    assert "Accuracy                    99.99%  (1,000,000 of 1,000,001)" in text
+    assert re.search(r"^0 +1\.0000  0\.9999  0\.9999", text, re.MULTILINE)
 
 
 def test_figures_are_those_of_the_evaluation(digits: tuple[Array, Array]) -> None:

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from mnist_cli.errors import MnistError
 
@@ -35,10 +37,10 @@ class Program(click.Group):
             code = super().main(*args, **extra | {"standalone_mode": False})
         except MnistError as error:
             code = fail(str(error), error.exit_code)
-        except click.ClickException as error:
-            ctx = getattr(error, "ctx", None)
-            hint = f"; try '{ctx.command_path} --help'" if ctx else ""
-            code = fail(error.format_message().rstrip(".") + hint, error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            code = 1 - _say(error.format_message())
+        except click.UsageError as error:
+            code = fail(_usage(error), error.exit_code)
         except (click.Abort, KeyboardInterrupt):  # before or after the command itself
             code = 130
         except MemoryError:
@@ -51,8 +53,25 @@ class Program(click.Group):
         sys.exit(code)
 
 
+def _usage(error: click.UsageError) -> str:
+    """Say what was wrong, in which variable if it came from the environment, and what to try."""
+    message, ctx, param = (
+        error.format_message().rstrip("."),
+        error.ctx,
+        getattr(error, "param", None),
+    )
+    if ctx and param and ctx.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT:
+        names = param.envvar or [f"{ctx.auto_envvar_prefix}_{param.name.upper()}"]
+        message += f" (from {next(name for name in names if os.environ.get(name))})"
+    return f"{message}; try '{ctx.command_path} --help'" if ctx else message
+
+
 class Output:
-    """Where a command's words go: results to stdout, the rest to stderr."""
+    """Where a command's words go: results to stdout, the rest to stderr.
+
+    `quiet` silences both but for JSON and for errors; the sentence that explains an exit code is
+    one of these.
+    """
 
     def __init__(self, *, quiet: bool, json: bool) -> None:
         self.quiet, self.json = quiet, json
@@ -60,7 +79,7 @@ class Output:
 
     def result(self, text: str) -> None:
         """Print a part of the result for people."""
-        if not self.json and not self.exit_code:
+        if not self.json and not self.quiet and not self.exit_code:
             self.exit_code = 1 - _say(text)
 
     def document(self, value: object) -> None:
@@ -68,16 +87,33 @@ class Output:
         if self.json:
             self.exit_code = 1 - _say(json.dumps(value, allow_nan=False, indent=2))
 
+    def written(self, path: Path | None, content: str) -> None:
+        """Name a file that was written, if there is one."""
+        if path:
+            self.result(f"{path} holds {content}.")
+
+    def explain(self, text: str) -> None:
+        """Print the sentence that explains a non-zero exit code, to the quiet as well."""
+        _say(text, err=True)
+
     def note(self, text: str) -> None:
         """Report on what is going on."""
         if not self.quiet:
             _say(text, err=True)
 
     def bar(self, **options: Any) -> Any:
-        """Return a progress bar that is drawn on a terminal only."""
+        """Return a progress bar that is drawn on a terminal only.
+
+        It is so short that no window wraps it, and of constant width, with the cursor left at its
+        beginning: the next line, like the ^C of an interruption, is written over it.
+        """
+        for name in [name for name in os.environ if name.startswith("TQDM_")]:
+            del os.environ[name]  # a wrong value would end the import with a traceback
         from tqdm import tqdm
 
-        return tqdm(disable=True if self.quiet else None, leave=False, **options)
+        form = "{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining:>8} left\r"
+        disable = True if self.quiet else None
+        return tqdm(disable=disable, leave=False, bar_format=form, **options)
 
 
 class Transfers:
@@ -128,16 +164,22 @@ def fail(message: str, exit_code: int) -> int:
 
 def wants_color() -> bool:
     """Return whether stdout is a terminal that wants colors (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stdout.isatty()
 
 
 def set_up() -> None:
-    """Let SIGINT and SIGTERM interrupt, and escape characters that a stream cannot encode."""
+    """Let SIGINT and SIGTERM interrupt, and make each stream one that can take every text."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if (
+            getattr(sys, name) is None
+        ):  # closed: the next file that is opened would be in its place
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -15,6 +15,7 @@ from mnist_cli import files
 from mnist_cli.errors import MnistError
 from mnist_cli.evaluation import BINS, Evaluation
 from mnist_cli.network import CLASSES
+from mnist_cli.output.report import below_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,9 +40,12 @@ def check(path: Path) -> None:
     # A GUI backend of the user's could make the import fail; time stamps would change the bytes.
     os.environ |= {"MPLBACKEND": "agg", "SOURCE_DATE_EPOCH": "0"}
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure
+        import matplotlib.style  # noqa: F401
     except ImportError as error:
         raise MnistError(f"{path} needs matplotlib: pip install 'mnist-cli[plot]'") from error
+    except Exception as error:  # of a settings file that cannot be read
+        raise MnistError(f"cannot draw {path}, as matplotlib does not load: {error}") from error
 
 
 def evaluation(
@@ -53,10 +57,8 @@ def evaluation(
     names or none. Raises MnistError as `check` does, or where the file cannot be written.
     """
     names = names or tuple("0123456789")
-    printable = "".join(c if c.isprintable() else "?" for c in title)
-    heading = f"{textwrap.fill(printable, 80, max_lines=2)}: accuracy {result.accuracy:.2%}"
-    with _page(path, height=12) as figure:
-        figure.suptitle(heading, fontsize=11, parse_math=False)
+    accuracy = f"accuracy {below_one(result.accuracy, 4):.2%}"
+    with _page(path, title, accuracy, height=12) as figure:
         parts = figure.subfigures(3, 1, squeeze=False, height_ratios=(4.4, 3, 4))[:, 0]
         panels = parts[0].subplot_mosaic("AB;AC", height_ratios=(3, 1), width_ratios=(4, 3))
         _draw_confusions(panels["A"], result.confusion_matrix, names)
@@ -66,19 +68,20 @@ def evaluation(
     return figure
 
 
-def training(path: Path, history: Sequence[Epoch]) -> Figure:
-    """Draw loss and accuracy on training and validation images, epoch by epoch; return the figure.
+def training(path: Path, title: str, history: Sequence[Epoch], kept: int) -> Figure:
+    """Draw loss and accuracy epoch by epoch, with a mark at the one `kept`; return the figure.
 
     Raises MnistError as `check` does, or where the file cannot be written.
     """
     style: dict[str, Any] = {"marker": "o" if len(history) <= 40 else "", "ms": 4}
-    with _page(path, height=3.6) as figure:
+    with _page(path, title, height=3.8) as figure:
         for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for split, color, line in (("train", BLUE, "-"), ("validation", VERMILION, "--")):
                 values = [getattr(epoch, f"{split}_{quantity}") for epoch in history]
                 if None not in values:
                     epochs = range(1, len(values) + 1)
                     axes.plot(epochs, values, line, c=color, label=split, **style)
+            axes.axvline(kept, c=GRAY, ls=":", label=f"kept: epoch {kept}")
             axes.set(title=quantity.capitalize(), xlabel="epoch", ylabel=quantity)
             axes.locator_params("x", integer=True, min_n_ticks=1)
             axes.grid(alpha=0.3)
@@ -87,7 +90,7 @@ def training(path: Path, history: Sequence[Epoch]) -> Figure:
 
 
 @contextlib.contextmanager
-def _page(path: Path, height: float) -> Iterator[Figure]:
+def _page(path: Path, *titles: str, height: float) -> Iterator[Figure]:
     """Give a page 8 inches wide that is written to `path` in the end."""
     check(path)
     from matplotlib import figure, style
@@ -97,6 +100,9 @@ def _page(path: Path, height: float) -> Iterator[Figure]:
     with style.context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a missing one is drawn as a box
         page = figure.Figure(figsize=(8, height), dpi=160, layout="constrained")
+        printable = "".join(c if c.isprintable() else "?" for c in titles[0])
+        heading = ": ".join([textwrap.fill(printable, 80, max_lines=2), *titles[1:]])
+        page.suptitle(heading, fontsize=11, parse_math=False)
         yield page
         with files.publish(path) as file:
             page.savefig(file, format=path.suffix[1:].lower())
@@ -153,5 +159,6 @@ def _draw_mistakes(
         axes.set_axis_off()
     for axes, wrong in zip(panels.flat, result.mistakes, strict=False):
         axes.imshow(images[wrong.index], cmap="gray_r", vmin=0, vmax=255)
-        text = caption.format(names[wrong.label], names[wrong.predicted], wrong.probability)
+        probability = below_one(wrong.probability, 3)
+        text = caption.format(names[wrong.label], names[wrong.predicted], probability)
         axes.set_title(text, fontsize=7.5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from bisect import bisect
 from collections.abc import Iterator
 
 import numpy as np
 
-from mnist_cli.evaluation import BINS, Evaluation
+from mnist_cli.evaluation import BINS, Evaluation, Mistake
 from mnist_cli.network import CLASSES
 from mnist_cli.training import Epoch
 
@@ -21,14 +23,29 @@ WRONG_SHADES = (None, 180, 179, 214, 208)
 BLACK = 16
 
 
-def epoch_line(epoch: Epoch, epochs: int) -> str:
-    """Return the line of one of `epochs` epochs."""
-    line = f"epoch {epoch.epoch:{len(str(epochs))}}/{epochs}  "
-    line += f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}"
-    if epoch.validation_loss is not None:
-        line += f"  validation loss {epoch.validation_loss:.4f}"
-        line += f" accuracy {epoch.validation_accuracy:.2%}"
-    return line + f"  {epoch.seconds:.2f} s"
+def below_one(fraction: float, decimals: int) -> float:
+    """Return `fraction`, or something less where rounding to `decimals` would make 1 of it."""
+    return min(fraction, 1 - 10**-decimals) if fraction < 1 else fraction
+
+
+def json_line(record: Mistake) -> bytes:
+    """Return a record as a line of JSON Lines."""
+    return json.dumps(dataclasses.asdict(record)).encode() + b"\n"
+
+
+def epoch_lines(epoch: Epoch, epochs: int) -> tuple[str, str]:
+    """Return the head and a row of the table of `epochs` epochs, at most 80 columns wide."""
+    cells = [("epoch", f"{epoch.epoch:>{len(str(epochs))}}/{epochs}")]
+    for name, loss, accuracy in (
+        ("train loss", epoch.train_loss, epoch.train_accuracy),
+        ("validation loss", epoch.validation_loss, epoch.validation_accuracy),
+    ):
+        if loss is not None and accuracy is not None:
+            cells += [(name, f"{loss:.4f}"), ("accuracy", f"{below_one(accuracy, 4):.2%}")]
+    cells += [("seconds", f"{epoch.seconds:.2f}")]
+    widths = [max(map(len, column)) for column in cells]
+    head, row = ("  ".join(map(str.rjust, line, widths)) for line in zip(*cells, strict=True))
+    return head, row
 
 
 def report(
@@ -69,8 +86,8 @@ def warnings(evaluation: Evaluation) -> list[str]:
 def _figures(evaluation: Evaluation) -> Iterator[str]:
     low, high = evaluation.interval
     counts = f"{evaluation.correct:,} of {evaluation.examples:,}"
-    yield f"Accuracy                    {evaluation.accuracy:.2%}  ({counts})"
-    yield f"  95% interval (Wilson)     {low:.2%} to {high:.2%}"
+    yield f"Accuracy                    {below_one(evaluation.accuracy, 4):.2%}  ({counts})"
+    yield f"  95% interval (Wilson)     {low:.2%} to {below_one(high, 4):.2%}"
     yield f"Loss (cross-entropy)        {evaluation.loss:.4f}"
     yield f"Brier score                 {evaluation.brier_score:.4f}"
     error = evaluation.expected_calibration_error
@@ -102,6 +119,7 @@ def _classes(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
     margin = max(len("Macro average"), *map(len, names))
     yield f"{'Label':{margin}}  Precision  Recall      F1  Support"
     for name, row in zip([*names, "Macro average"], [*evaluation.per_class, macro], strict=True):
+        row = {figure: below_one(value, 4) for figure, value in row.items()}
         figures = "{precision:11.4f}{recall:8.4f}{f1:8.4f}{support:9,}".format(**row)
         yield f"{name:{margin}}{figures}"
 
@@ -114,5 +132,5 @@ def _confusions(evaluation: Evaluation, names: list[str]) -> Iterator[str]:
     yield "Most frequent confusions" if frequent else "No confusions: every answer is right"
     for index in frequent:
         true, predicted = divmod(index, CLASSES)
-        fraction = f"{wrong[index] / matrix[true].sum():.1%} of label {true}"
+        fraction = f"{below_one(wrong[index] / matrix[true].sum(), 3):.1%} of label {true}"
         yield f"{wrong[index]:7,}  {names[true]} taken for {names[predicted]} ({fraction})"
