@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mnist_cli.api import Model, load_data, load_model, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Model", "load_data", "load_model", "train"]
 
 

@@ -205,10 +205,10 @@ def test_saturation_leaves_a_gradient_only_with_the_floor(show: Open) -> None:
     browser = show()
     draw(browser, SEVEN)
     browser.execute_script("temperature.value = -2; temperature.oninput()")
-    probs = [float(text.rstrip(" %")) for text in bars(browser)[1::2]]
-    click(browser, "#labels button", int(np.argmin(probs)))
+    logits = [float(text) for text in bars(browser)[::2]]
+    click(browser, "#labels button", int(np.argmin(logits)))
     gradient = np.array(texts(browser, "#gradient td"), float).reshape(4, 10)
-    expected = np.eye(10)[np.argmax(probs)] - np.eye(10)[np.argmin(probs)]
+    expected = np.eye(10)[np.argmax(logits)] - np.eye(10)[np.argmin(logits)]
     assert [expected.tolist()] * 2 == gradient[1:3].tolist()
     assert np.isnan(gradient[3]).all()
 
