@@ -260,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def endless_trailers(self) -> None:
         self.trailers()
-        self.forever(b"X: x\r\n" * 1000)
+        self.forever(b"X: %b\r\n" % (b"x" * 10_000))
 
     def endless_interim(self) -> None:
         self.forever(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)

@@ -128,7 +128,6 @@ class Transfers:
             self.name = name
             self.bar.reset(total)
             self.bar.initial = self.bar.n = received
-            self.bar.set_description(name)
         self.bar.update(received - self.bar.n)
 
     def notice(self, text: str, *, important: bool = False) -> None:
