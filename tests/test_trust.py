@@ -107,7 +107,7 @@ def test_killed_run_ends_like_an_unbroken_one(
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code
         if number != signal.SIGKILL:
-            assert re.search(r"^Interrupted.* again .*c\.npz.*\n\Z", errors, re.MULTILINE)
+            assert re.search(r"^Interrupted.* saved in .*c\.npz.*\n\Z", errors, re.MULTILINE)
             assert not list(tmp_path.glob(".*"))
 
     assert run(*command).returncode == 0
