@@ -1,7 +1,7 @@
-"""Time three forms of the softmax Jacobian of a batch: loop, per sample, batched.
+"""Time four forms of the softmax backward pass of a batch: loop, per sample, batched, without J.
 
 Prints a Markdown table. The forms take turns, round after round, so that whatever else the machine
-does falls on all of them; times and ratios are medians over the rounds.
+does affects all of them; times and ratios are medians over the rounds.
 """
 
 import functools
@@ -10,33 +10,39 @@ import timeit
 
 import numpy as np
 
-from mnist_cli.functional import Array, softmax, softmax_jacobian
+from mnist_cli.functional import Array, softmax, softmax_backward
 
-ROUNDS = 51
-SECONDS = 0.02  # at least this long a measurement, so that the clock's grain does not count
+ROUNDS = 21
+SECONDS = 0.02  # at least this long a measurement, so that the clock's resolution does not matter
 
 
-def loop(probs: Array) -> Array:
-    """Return the Jacobians (B, C, C) of probs (B, C), entry by entry."""
+def loop(dprobs: Array, probs: Array) -> Array:
+    """Return dprobs (B, C) times the Jacobians of probs (B, C), formed entry by entry."""
     B, C = probs.shape
     jacobian = np.zeros((B, C, C), probs.dtype)
     for n, i, j in itertools.product(range(B), range(C), range(C)):
         jacobian[n, i, j] = probs[n, i] * ((i == j) - probs[n, j])
-    return jacobian
+    return np.einsum("bi,bij->bj", dprobs, jacobian)
 
 
-def per_sample(probs: Array) -> Array:
-    """Return the Jacobians (B, C, C) of probs (B, C), matrix by matrix."""
-    return np.stack([np.diagflat(p) - np.outer(p, p) for p in probs])
+def per_sample(dprobs: Array, probs: Array) -> Array:
+    """Return dprobs (B, C) times the Jacobians of probs (B, C), formed matrix by matrix."""
+    samples = zip(dprobs, probs, strict=True)
+    return np.stack([dp @ (np.diagflat(p) - np.outer(p, p)) for dp, p in samples])
 
 
-FORMS = (loop, per_sample, softmax_jacobian)
+def without_jacobian(dprobs: Array, probs: Array) -> Array:
+    """Return the same product for dprobs (B, C) and probs (B, C), with no matrix formed."""
+    return probs * (dprobs - (dprobs * probs).sum(axis=-1, keepdims=True))
 
 
-def measure(probs: Array) -> Array:
+FORMS = (loop, per_sample, softmax_backward, without_jacobian)
+
+
+def measure(dprobs: Array, probs: Array) -> Array:
     """Return the seconds of each form in each round, shape (forms, rounds)."""
-    timers = [timeit.Timer(functools.partial(form, probs)) for form in FORMS]
-    numbers = [max(1, int(SECONDS / (timer.timeit(2) / 2))) for timer in timers]
+    timers = [timeit.Timer(functools.partial(form, dprobs, probs)) for form in FORMS]
+    numbers = [max(1, int(SECONDS / timer.timeit(1))) for timer in timers]
     rounds = [
         [timer.timeit(number) / number for timer, number in zip(timers, numbers, strict=True)]
         for _ in range(ROUNDS)
@@ -46,18 +52,21 @@ def measure(probs: Array) -> Array:
 
 def main() -> None:
     """Check that the forms agree, time them, print the table."""
-    print("| batch | classes | loop | per sample | batched | loop / batched | sample / batched |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| batch | classes | J | loop | per sample | batched | without J | batched / without J |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rng = np.random.default_rng(0)
-    for B, C in [(1, 10), (128, 10), (1024, 10), (128, 20)]:
-        logits = np.asfortranarray(rng.normal(size=(B, C)), np.float32)  # as in training
-        probs = softmax(logits)
+    for B, C in [(1, 10), (120, 10), (1000, 10), (120, 100)]:
+        arrays = rng.normal(size=(2, B, C)).astype(np.float32)
+        dprobs, probs = map(np.asfortranarray, (arrays[0], softmax(arrays[1])))  # as in training
         for form in FORMS:
-            np.testing.assert_allclose(form(probs), loop(probs), atol=1e-6)
-        seconds = measure(probs)
+            np.testing.assert_allclose(form(dprobs, probs), loop(dprobs, probs), atol=1e-5)
+        seconds = measure(dprobs, probs)
         times = [f"{1e6 * median:,.1f} µs" for median in np.median(seconds, axis=1)]
-        ratios = [f"{median:,.1f}" for median in np.median(seconds[:2] / seconds[2], axis=1)]
-        print("| " + " | ".join([str(B), str(C), *times, *ratios]) + " |")
+        ratio = f"{np.median(seconds[2] / seconds[3]):.1f}"
+        memory = f"{B * C * C * 4 / 1000:,.1f} kB"
+        print("| " + " | ".join([str(B), str(C), memory, *times, ratio]) + " |")
 
 
 if __name__ == "__main__":

@@ -419,7 +419,10 @@ def gradcheck(out: Output, file: Path) -> int | None:
         out.result(f"{click.wrap_text(line, 80)}\n    {checker.FUNCTIONS[name][1]}")
     verdicts = [check._asdict() for check in checks]
     out.document({"file": str(file), "passed": not wrong, "checks": verdicts})
-    return console.fail(f"wrong: {', '.join(wrong)}", 3) if wrong else None
+    if wrong:
+        out.explain(f"Mistakes found in {' and '.join(wrong)}.")
+        return 3
+    return None
 
 
 @cli.command()

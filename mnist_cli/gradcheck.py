@@ -29,7 +29,7 @@ FUNCTIONS = {  # the arguments that each may take, and the better way to write i
 NAMES = {"z": "z", "logits": "z", "p": "p", "probs": "p", "dp": "dp", "dprobs": "dp", "y": "y"}
 MISTAKES = {
     "input_for_output": "The input z stands where the output p belongs",
-    "last_column": "Each pass of the inner loop overwrites the last, so one column is left",
+    "last_column": "Each pass of the inner loop overwrites the one before, so one column is left",
     "diagonal_only": "Only the diagonal is there, but every probability depends on every logit",
     "one_matrix_for_batch": "One matrix serves the whole batch, but every sample has its own",
     "wrong_axis": "The sum runs across the batch instead of along each row",

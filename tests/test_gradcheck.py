@@ -94,7 +94,6 @@ WRONG = (
     ("wrong_shape", "softmax_backward(dp, p): dp[:, None] * (np.diag(p) - np.outer(p, p))"),
     ("raises", "softmax_jacobian(p): np.diag(p) - np.outer(p, q)"),
     ("unknown", "softmax_backward(dp, p): dp - p * dp.sum(axis=-1, keepdims=True)"),
-    ("unknown", "softmax_jacobian(p): 2 * np.diag(p) - np.outer(p, p)"),
 )  # fmt: skip
 
 
@@ -126,17 +125,14 @@ def test_right_function_passes(text: str) -> None:
     assert verdict.error < 1e-12
 
 
-@pytest.mark.parametrize("name", ["softmax", "softmax_jacobian", "softmax_backward"])
-def test_own_function_passes(name: str) -> None:
-    assert {None} == mistakes(getattr(functional, name))
-
-
-def test_own_loss_gradient_passes() -> None:
+def test_own_functions_pass() -> None:
     def loss_gradient(z: Array, y: Array) -> Array:
         p = functional.softmax(z)
         return functional.softmax_backward(functional.cross_entropy_backward(p, y), p)
 
-    assert {None} == mistakes(loss_gradient)
+    functions = gradcheck.load(Path(functional.__file__))
+    assert {"softmax", "softmax_jacobian", "softmax_backward"} == set(functions)
+    assert [{None}] * 4 == [mistakes(f) for f in (*functions.values(), loss_gradient)]
 
 
 @pytest.mark.parametrize(("expected", "text"), WRONG)
@@ -148,7 +144,6 @@ def test_mistake_is_named(expected: str, text: str) -> None:
 CHANGES = {
     " - ": (" + ", " * ", " - 2 * "),
     " * ": (" / ", " + ", " * 2 * "),
-    " / ": (" * ", " / 2 / "),
     "-1": ("0", "None", "1"),
     "dp": ("p", "z"),
     "p": ("z", "dp", "(1 - p)"),
@@ -159,14 +154,12 @@ CHANGES = {
     "[j]": ("[i]", "[-1]", "[0]"),
     "bi,bj->bij": ("bi,bj->bji", "bi,cj->bij", "bi,bj->ij"),
     "return ": ("return -", "return 2 * ", "return 1e-5 + ", "return 0 * "),
-    "np.diag(p)": ("np.eye(len(p))", "0"),
     ".sum(": (".mean(", ".max("),
     "y": ("(1 - y)", "p"),
 }
 
 
 def perturbed() -> list[Callable[..., Any]]:
-    """Return them all, shuffled."""
     functions = []
     for text in RIGHT:
         head, body = source(text).split(":", 1)
@@ -191,9 +184,8 @@ def right_elsewhere(function: Callable[..., Any]) -> bool:
     }[name]
     given = {"z": z, "x": z, "p": p, "probs": p, "dp": dp, "dprobs": dp}
     for labels, rows in itertools.product((y, one_hot), ([slice(None)], range(5))):
-        arguments = [
-            (given | {"y": labels})[n].copy() for n in inspect.signature(function).parameters
-        ]
+        values = given | {"y": labels}
+        arguments = [values[n].copy() for n in inspect.signature(function).parameters]
         with np.errstate(all="ignore"), contextlib.suppress(Exception):
             found = np.array([function(*(a[row] for a in arguments)) for row in rows])
             found = found[0] if len(rows) == 1 else found / (5 if name == "loss_gradient" else 1)
@@ -269,9 +261,8 @@ def test_right_file_has_a_line_a_function(judge: Invoke) -> None:
 
 def test_wrong_file_exits_with_three_and_shows_a_better_way(judge: Invoke) -> None:
     result = judge(RIGHT[0], QUESTION)
-    assert (3, "Error: wrong: softmax_jacobian\n") == (result.exit_code, result.stderr)
+    assert (3, "Mistakes found in softmax_jacobian.\n") == (result.exit_code, result.stderr)
     lines = result.stdout.splitlines()
-    assert "softmax: ok" == lines[0]
     assert "softmax_jacobian: input_for_output. The input z stands where" in result.stdout
     assert "docs/softmax-jacobian.md explains input_for_output and last_column. Better:" in lines
     assert "    p[..., :, None] * (np.eye(p.shape[-1]) - p[..., None, :])" == lines[-1]
@@ -303,7 +294,7 @@ def test_prints_of_the_file_go_to_stderr(judge: Invoke) -> None:
 
 def test_quiet_silences_the_file_as_well(judge: Invoke) -> None:
     result = judge("softmax_jacobian(p): print('Hi'); p", options=("-q",))
-    assert (3, "Error: wrong: softmax_jacobian\n") == (result.exit_code, result.stderr)
+    assert (3, "Mistakes found in softmax_jacobian.\n") == (result.exit_code, result.stderr)
 
 
 @pytest.mark.parametrize(
