@@ -5,6 +5,7 @@ accuracies; `data` holds mnist/. The training curves take a minute, the others a
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -115,51 +116,63 @@ def saturation() -> None:
     save(figure, "saturation")
 
 
-def training_curves(data_dir: Path) -> None:
-    """Test accuracy of softmax regression trained with a right and with wrong backward passes."""
-    backwards = {
-        "right": (softmax_backward, BLUE),
-        "diagonal alone": (lambda dp, p: dp * p * (1 - p), GREEN),
-        "averaged twice": (lambda dp, p: softmax_backward(dp, p) / len(p), GRAY),
-        "input for output": (softmax_backward, RED),
-    }
+def right(dp: Array, p: Array, z: Array) -> Array:
+    return softmax_backward(dp, p)
+
+
+def diagonal_alone(dp: Array, p: Array, z: Array) -> Array:
+    return dp * p * (1 - p)
+
+
+def averaged_twice(dp: Array, p: Array, z: Array) -> Array:
+    return softmax_backward(dp, p) / len(p)
+
+
+def input_for_output(dp: Array, p: Array, z: Array) -> Array:
+    return softmax_backward(dp, z)
+
+
+def input_in_the_second_factor(dp: Array, p: Array, z: Array) -> Array:
+    return np.einsum("bi,bij->bj", dp, p[:, :, None] * (np.eye(10) - z[:, None, :]))
+
+
+def train(data_dir: Path, backward: Callable[..., Array], rate: float) -> tuple[Array, Array]:
+    """Return the epochs, in steps of ten minibatches, and the test accuracy at each in percent."""
     train, test = (loading.load("mnist", split, data_dir) for split in ("train", "test"))
     x, x_test = (s.images.reshape(-1, 784).astype(np.float32) / 255 for s in (train, test))
+    W, b = initialize()
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(IMAGES) for _ in range(EPOCHS)]
+    batches = [i for order in orders for i in np.array_split(order, IMAGES // BATCH)]
+    accuracies = []
+    for step, i in enumerate(batches):
+        z = x[i] @ W + b
+        p = softmax(z)
+        dz = backward(cross_entropy_backward(p, train.labels[i]), p, z).astype(np.float32)
+        W -= np.float32(rate) * x[i].T @ dz
+        b -= np.float32(rate) * dz.sum(axis=0)
+        if step % 10 == 9:
+            accuracies.append(100 * np.mean((x_test @ W + b).argmax(axis=1) == test.labels))
+    return np.linspace(0, EPOCHS, len(accuracies) + 1)[1:], np.array(accuracies)
+
+
+def training_curves(data_dir: Path) -> None:
+    """Test accuracy of softmax regression trained with a right and with wrong backward passes."""
+    backwards = {right: BLUE, diagonal_alone: GREEN, averaged_twice: GRAY, input_for_output: RED}
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-    for label, (backward, color) in backwards.items():
-        W, b = initialize()
-        steps, accuracies = [], []
-        rng = np.random.default_rng(0)
-        batches = [i for _ in range(EPOCHS) for i in minibatches(rng)]
-        for step, i in enumerate(batches):
-            logits = x[i] @ W + b
-            probs = softmax(logits)
-            dprobs = cross_entropy_backward(probs, train.labels[i])
-            dlogits = backward(dprobs, logits if label == "input for output" else probs)
-            W -= LEARNING_RATE * x[i].T @ dlogits
-            b -= LEARNING_RATE * dlogits.sum(axis=0)
-            if step % 10 == 0 or step == len(batches) - 1:
-                steps.append(EPOCHS * (step + 1) / len(batches))
-                accuracies.append(100 * np.mean((x_test @ W + b).argmax(axis=1) == test.labels))
-        print(f"{label}: {accuracies[-1]:.1f} %")
-        axis.plot(steps, accuracies, color=color, linewidth=2)
-        axis.annotate(
-            f"{label}: {accuracies[-1]:.1f} %",
-            (EPOCHS, accuracies[-1]),
-            (8, -3),
-            textcoords="offset points",
-            color=color,
-            annotation_clip=False,
-        )
+    for backward, color in backwards.items():
+        epochs, accuracies = train(data_dir, backward, LEARNING_RATE)
+        label = f"{backward.__name__.replace('_', ' ')}: {accuracies[-1]:.1f} %"
+        print(label)
+        axis.plot(epochs, accuracies, color=color, linewidth=2)
+        place = {"textcoords": "offset points", "annotation_clip": False}
+        axis.annotate(label, (EPOCHS, accuracies[-1]), (8, -3), color=color, **place)
     axis.set(xlabel="epoch", ylabel="test accuracy in %", ylim=(0, 100), xlim=(0, EPOCHS))
     axis.grid(color="0.9")
     save(figure, "wrong-backwards")
-
-
-def minibatches(rng: np.random.Generator) -> list[Array]:
-    """Return the indices of one epoch's minibatches."""
-    order = rng.permutation(IMAGES)
-    return [order[start : start + BATCH] for start in range(0, IMAGES, BATCH)]
+    for backward in (right, input_in_the_second_factor):
+        accuracy = train(data_dir, backward, 0.01)[1][-1]
+        print(f"{backward.__name__}, learning rate 0.01: {accuracy:.1f} %")
 
 
 if __name__ == "__main__":
