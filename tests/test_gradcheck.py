@@ -66,6 +66,7 @@ WRONG = (
     ("input_for_output last_column", QUESTION),
     ("last_column", QUESTION.replace("z[", "p[")),
     ("input_for_output", LOOP.replace("- p[j]", "- z[j]")),
+    ("input_for_output", LOOP.replace("J[i, j]", "J[j, i]").replace("- p[j]", "- z[j]")),
     ("input_for_output", "softmax_jacobian(z): np.diag(z) - np.outer(z, z)"),
     ("diagonal_only", "softmax_jacobian(p): p * (1 - p)"),
     ("diagonal_only", "softmax_jacobian(p): np.diag(p * (1 - p))"),
@@ -82,16 +83,15 @@ WRONG = (
     ("negated not_averaged", "loss_gradient(p, y): np.eye(p.shape[1])[y] - p"),
     ("not_averaged", "loss_gradient(p, y): p - y"),
     ("averaged_twice", "loss_gradient(p, y): (p - y) / len(p) / len(p)"),
-    ("averaged_twice", "softmax_backward(dp, p): p * (dp - (dp * p).sum(-1)[:, None]) / len(p)"),
     ("batch_maximum", "loss_gradient(z, y): e = np.exp(z - z.max()); "
                       "(e / e.sum(-1, keepdims=True) - y) / len(y)"),
     ("saturation", f"loss_gradient(z, y): {SOFTMAX}; d = -y / (len(p) * p); "
                    "p * (d - (d * p).sum(-1, keepdims=True))"),
+    ("saturation", f"loss_gradient(z, y): {SOFTMAX}; p = np.maximum(p, p.dtype.type(1e-300)); "
+                   "d = -y / (len(p) * p); p * (d - (d * p).sum(-1, keepdims=True))"),
     ("flat", f"loss_gradient(z, y): {SOFTMAX}; d = -y / (len(p) * np.maximum(p, 1e-12)); "
              "p * (d - (d * p).sum(-1, keepdims=True))"),
-    ("modifies_input", "loss_gradient(p, y): p[np.arange(len(y)), y] -= 1; p / len(y)"),
     ("wrong_shape", "softmax_jacobian(p): None"),
-    ("wrong_shape", "softmax_backward(dp, p): dp[:, None] * (np.diag(p) - np.outer(p, p))"),
     ("raises", "softmax_jacobian(p): np.diag(p) - np.outer(p, q)"),
     ("unknown", "softmax_backward(dp, p): dp - p * dp.sum(axis=-1, keepdims=True)"),
 )  # fmt: skip
@@ -155,7 +155,6 @@ CHANGES = {
     "bi,bj->bij": ("bi,bj->bji", "bi,cj->bij", "bi,bj->ij"),
     "return ": ("return -", "return 2 * ", "return 1e-5 + ", "return 0 * "),
     ".sum(": (".mean(", ".max("),
-    "y": ("(1 - y)", "p"),
 }
 
 
@@ -253,7 +252,8 @@ def judge(invoke: Invoke, tmp_path: Path) -> Invoke:
 
 
 def test_right_file_has_a_line_a_function(judge: Invoke) -> None:
-    result = judge(RIGHT[0], LOOP, RIGHT[-1])
+    Path("helper.py").write_text("import numpy as np")  # beside the file
+    result = judge(RIGHT[0].replace(": e", ": from helper import np; e"), LOOP, RIGHT[-1])
     assert (0, "") == (result.exit_code, result.stderr)
     expected = ["softmax: ok", "softmax_jacobian: ok for one sample"]
     assert [*expected, "loss_gradient: ok for one sample"] == result.stdout.splitlines()
@@ -322,8 +322,8 @@ def test_file_that_cannot_be_judged_is_an_error_with_its_line(
 
 def test_missing_file_is_an_error(invoke: Invoke) -> None:
     result = invoke("gradcheck", "nowhere.py")
-    message = "Error: nowhere.py: FileNotFoundError: No such file or directory\n"
-    assert (1, message) == (result.exit_code, result.stderr)
+    assert 1 == result.exit_code
+    assert "Error: nowhere.py: FileNotFoundError: No such file or directory\n" == result.stderr
 
 
 def test_exception_has_its_line_in_the_file(judge: Invoke) -> None:
