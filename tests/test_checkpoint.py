@@ -237,7 +237,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], str
         lambda a, m: m["config"].update(seed="\x1b[3m"),
         r"'\\x1b\[3m', not",
     ),
-    "empty history": (lambda a, m: m.update(history=[]), "empty sequence"),
+    "empty history": (lambda a, m: m.update(history=[]), "empty"),
     "history of text": (lambda a, m: m.update(history="x"), "impossible|not supported"),
     "short row": (lambda a, m: m["history"][1].pop(), "its history is impossible"),
     "infinite loss": (figure(0, 1, float("1e999")), "its history is impossible"),
