@@ -124,8 +124,6 @@ def test_obstacle_is_named(old: Path, action: Callable[[Path], None]) -> None:
     assert names(old.parent) == ["file"]
 
 
-# What is left beside the file
-
 WRITER = """
 import pathlib, sys
 from mnist_cli import files
@@ -213,8 +211,6 @@ def test_what_is_planted_under_the_temporary_name_is_not_opened(
     assert victim.read_bytes() == b"precious"
     assert names(old.parent) == ["file", "victim"]
 
-
-# What is written to as it is
 
 STREAMER = """
 import pathlib, sys
