@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from mnist_cli import functional, network, training
+from mnist_cli import evaluation, functional, network, training
 from mnist_cli.config import Config
 from mnist_cli.data import loading
 from mnist_cli.network import Params, minibatches
@@ -77,9 +77,7 @@ def epoch(params, velocity, images, labels, order) -> dict[str, float]:
         lap("backward product, bias")
         seen.append((logits, y))
         if len(seen) * BATCH >= training.TOGETHER:
-            logits, y = map(np.concatenate, zip(*seen, strict=True))
-            functional.cross_entropy(logits, y).sum(dtype=np.float64)
-            (logits.argmax(axis=1) == y).sum()
+            evaluation.loss_and_hits(*map(np.concatenate, zip(*seen, strict=True)))
             seen.clear()
         lap("loss and accuracy")
         training.sgd_step(params, velocity, gradients, 0.1, CONFIG)

@@ -20,10 +20,18 @@ def loss_and_accuracy(
     """Return the mean cross-entropy and the accuracy on the images `indices`."""
     loss, correct = 0.0, 0
     for x, chosen in minibatches(images, indices, BLOCK):
-        logits, y = forward(params, x), labels[chosen]
-        loss += float(cross_entropy(logits, y).sum(dtype=np.float64))
-        correct += int((logits.argmax(axis=1) == y).sum())
+        block_loss, hits = loss_and_hits(forward(params, x), labels[chosen])
+        loss, correct = loss + block_loss, correct + hits
     return loss / len(indices), correct / len(indices)
+
+
+def loss_and_hits(logits: Array, y: Array) -> tuple[float, int]:
+    """Return the sum of the cross-entropies and the number of correct answers.
+
+    logits (B, C), y (B,) integers in [0, C).
+    """
+    loss = cross_entropy(logits, y).sum(dtype=np.float64)
+    return float(loss), int((logits.argmax(axis=1) == y).sum())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from mnist_cli import evaluation, network
 from mnist_cli.config import Config
 from mnist_cli.errors import TrainingError
-from mnist_cli.functional import Array, cross_entropy
+from mnist_cli.functional import Array
 from mnist_cli.network import Params, minibatches
 
 # A thousand times the loss of guessing, ln 10: the steps overshoot and the loss is meaningless.
@@ -118,17 +118,15 @@ def _run_epoch(state: State, images: Array, labels: Array, order: Array, config:
             sgd_step(params, velocity, gradients, learning_rate, config)
             seen.append((logits, y))
             if len(seen) * len(y) >= TOGETHER or step == steps - 1:
-                logits, y = map(np.concatenate, zip(*seen, strict=True))
+                added, hits = evaluation.loss_and_hits(
+                    *map(np.concatenate, zip(*seen, strict=True))
+                )
+                loss, correct = loss + added, correct + hits
                 seen.clear()
-                loss += float(cross_entropy(logits, y).sum(dtype=np.float64))
-                correct += int((logits.argmax(axis=1) == y).sum())
     rate = learning_rate_at(done / config.epochs, config)
-    loss, accuracy, seconds = (
-        loss / len(order),
-        correct / len(order),
-        time.perf_counter() - started,
-    )
-    epoch = Epoch(done + 1, rate, loss, accuracy, None, None, seconds)
+    seconds = time.perf_counter() - started
+    figures = (loss / len(order), correct / len(order), None, None)
+    epoch = Epoch(done + 1, rate, *figures, seconds)
     return dataclasses.replace(state, params=params, velocity=velocity, last=epoch)
 
 
