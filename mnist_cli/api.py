@@ -62,12 +62,8 @@ def train(images: Array, labels: Array, **hyperparameters: Any) -> Model:
     labels = np.asarray(labels)
     images = inputs.apply(_check(images, labels), config.normalize, config.features)
     states = training.train(training.start(), images, labels.astype(np.uint8), config)
-    for state in states:
-        params, kept = state.final(config)
-    names = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-    metrics = {name: getattr(kept, name) for name in names}
-    named = {name: getattr(config, name) for name in ("dataset", "normalize", "features")}
-    return Model(params, **named, config=config, metrics=metrics)
+    *_, state = states
+    return Model(**vars(model_file.trained(state, config)))
 
 
 def _check(images: Array, labels: Array | None = None) -> Array:

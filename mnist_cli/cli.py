@@ -194,8 +194,8 @@ def train(
     """Train a model and write it to a file."""
     _check_outputs(output, metrics_file, checkpoint, plot=plot)
     from mnist_cli.data import cache
+    from mnist_cli.storage import model_file
     from mnist_cli.storage.checkpoint import run
-    from mnist_cli.storage.model_file import Model, save
 
     split = _training_split(settings, data_dir, mirror, offline, out)
     with out.bar(desc="inputs", total=len(split.images), unit="image", delay=0.2) as bar:
@@ -205,26 +205,22 @@ def train(
         images, split.labels, settings, checkpoint_file=checkpoint, metrics_file=metrics_file
     )
     state, history = _show_epochs(states, settings.epochs, checkpoint, out)
-    params, kept = state.final(settings)
-    figures = {name: getattr(kept, name) for name in _FIGURES}
-    named = {name: getattr(settings, name) for name in ("dataset", "normalize", "features")}
-    save(output, Model(params, **named, config=settings, metrics=figures))
+    model = model_file.trained(state, settings)
+    kept = model.metrics["epoch"]
+    model_file.save(output, model)
     if plot:
         from mnist_cli.output import plots
 
-        plots.training(plot, f"{output} on {settings.dataset}", history, kept.epoch)
+        plots.training(plot, f"{output} on {settings.dataset}", history, kept)
     seconds = math.fsum(epoch.seconds for epoch in history)
     images_seen = len(history) * (len(images) - settings.validation_size)
     document = {"model": str(output), "dataset": settings.dataset, "epochs": len(history)}
-    document |= figures | {"seconds": seconds, "images_per_second": images_seen / seconds}
+    document |= model.metrics | {"seconds": seconds, "images_per_second": images_seen / seconds}
     out.document(document | {"config": dataclasses.asdict(settings)})
     out.written(metrics_file, "the figures of each epoch")
     out.written(checkpoint, f"the state after epoch {len(history)}")
     out.written(plot, "the loss and accuracy curves")
-    out.written(output, f"the parameters of epoch {kept.epoch}")
-
-
-_FIGURES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    out.written(output, f"the parameters of epoch {kept}")
 
 
 def _check_outputs(*paths: Path | None, plot: Path | None) -> None:

@@ -15,8 +15,10 @@ from mnist_cli.errors import ConfigError, ModelFileError
 from mnist_cli.functional import Array
 from mnist_cli.network import CLASSES, INPUTS, LARGEST, Params
 from mnist_cli.storage import npz
+from mnist_cli.training import State
 
 FORMAT = 1
+FIGURES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 # Bytes in a model's or checkpoint's member: W once in float64 or three times in float32, and
 # metadata with 160 characters for each of 100,000 epochs.
 LIMITS = {"W": 3 * 4 * INPUTS * CLASSES + 4096, "b": 4096, "metadata": 4 * 160 * 100_000 + 4096}
@@ -32,6 +34,13 @@ class Model:
     features: str = "pixels"
     config: Config | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def trained(state: State, config: Config) -> Model:
+    """Return the model that a finished run leaves, with the figures of the epoch it kept."""
+    params, epoch = state.final(config)
+    metrics = {name: getattr(epoch, name) for name in FIGURES}
+    return Model(params, config.dataset, config.normalize, config.features, config, metrics)
 
 
 def save(path: str | Path, model: Model) -> None:
