@@ -55,11 +55,8 @@ class Program(click.Group):
 
 def _usage(error: click.UsageError) -> str:
     """Say what was wrong, in which variable if it came from the environment, and what to try."""
-    message, ctx, param = (
-        error.format_message().rstrip("."),
-        error.ctx,
-        getattr(error, "param", None),
-    )
+    message, ctx = error.format_message().rstrip("."), error.ctx
+    param = getattr(error, "param", None)
     if ctx and param and ctx.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT:
         names = param.envvar or [f"{ctx.auto_envvar_prefix}_{param.name.upper()}"]
         message += f" (from {next(name for name in names if os.environ.get(name))})"
@@ -173,9 +170,7 @@ def set_up() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if (
-            getattr(sys, name) is None
-        ):  # closed: the next file that is opened would be in its place
+        if getattr(sys, name) is None:  # closed: the next file opened would take its place
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
